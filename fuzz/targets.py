@@ -14,7 +14,6 @@ from pathlib import Path
 import torch
 
 import onebase
-from onebase.modality.text.template import ChatTemplate
 from onebase.errors import UserError
 from onebase.formats.hf.base import layout_of
 from onebase.formats.hf.files import CONFIG, INDEX, WEIGHTS
@@ -24,6 +23,7 @@ from onebase.methods.config import AdapterConfig, part_field
 from onebase.methods.folder import bound_to
 from onebase.methods.lora_config import LoraConfig
 from onebase.methods.peft import write
+from onebase.modality.text.template import ChatTemplate
 from onebase.opening.names import open_foreign, read_adapter
 from tests.helpers import tiny_base
 

@@ -133,8 +133,8 @@ def test_webdataset_shards(tmp_path: Path) -> None:
     ]
     (tmp_path / "0.tar").unlink()
     for members, why in (
-        ({"a.txt": b"alone"}, "0 images or sounds"),
-        ({"a.png": png(0), "a.jpg": png(1)}, "2 images or sounds"),
+        ({"a.txt": b"alone"}, "0 media files"),
+        ({"a.png": png(0), "a.jpg": png(1)}, "2 media files"),
         ({"a.png": png(0), "a.txt": b"\xff"}, "cannot be read"),
         ({"a.png": png(0), "a.json": b"[1]"}, "no text 'text'"),
         ({"a.png": b""}, "is empty"),

@@ -13,8 +13,8 @@ from onebase.errors import ConfigError, DataError
 from onebase.modality.audio.config import AudioCodecConfig
 from onebase.modality.audio.mel import log_mel
 from onebase.modality.audio.read import read_audio
+from onebase.modality.media import MEDIA
 from onebase.modality.patches.config import ImagePatchesConfig, SoundPatchesConfig, patch_parameters
-from onebase.modality.patches.contents import image_content, sound_content
 from onebase.modality.patches.modules import PatchModule, positions
 from onebase.modality.patches.pictures import (
     fitted,
@@ -58,13 +58,14 @@ def test_patches_are_the_picture(tmp_path: Path, channels: int, size: tuple[int,
     image = Image.fromarray(draw.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8))
     image = image.convert("RGB" if channels == 3 else "L")
     image.save(tmp_path / "a.png")
-    found, (across, down) = image_content(tmp_path / "a.png", cfg)
+    found = MEDIA["image"].content(tmp_path / "a.png", cfg)
+    down, across = found.shape
     patch_NP, at_NK = (torch.from_numpy(x) for x in found.load())
     assert (across * 4, down * 4) == size and patch_NP.shape == (found.count, cfg.values)
     assert torch.equal(patch_NP, to_patches(picture_values(image, cfg), 4)) and torch.equal(
         at_NK, grid(across, down)
     )
-    same, _ = image_content((tmp_path / "a.png").read_bytes(), cfg)
+    same = MEDIA["image"].content((tmp_path / "a.png").read_bytes(), cfg)
     assert same.digest == found.digest and np.array_equal(same.load()[0], patch_NP)
     assert grid(across, down).tolist() == [[r, c] for r in range(down) for c in range(across)]
     values = from_patches(patch_NP, across, cfg)
@@ -79,12 +80,12 @@ def test_patches_are_the_picture(tmp_path: Path, channels: int, size: tuple[int,
 def test_what_is_no_picture_names_the_file(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\nno")
     with pytest.raises(DataError, match="a.png"):
-        image_content(tmp_path / "a.png", PICTURES)
+        MEDIA["image"].content(tmp_path / "a.png", PICTURES)
     with pytest.raises(DataError, match="row 3"):
-        image_content((tmp_path / "a.png").read_bytes(), PICTURES, "row 3")
+        MEDIA["image"].content((tmp_path / "a.png").read_bytes(), PICTURES, "row 3")
     Image.new("RGB", (4000, 4)).save(tmp_path / "long.png")
     with pytest.raises(DataError, match=r"long.png: a picture of 4,000 x 4 pixels"):
-        image_content(tmp_path / "long.png", PICTURES)
+        MEDIA["image"].content(tmp_path / "long.png", PICTURES)
     with pytest.raises(ConfigError, match="patch is 0"):
         ImagePatchesConfig(kind="image_patches", patch=0)
 
@@ -125,30 +126,32 @@ def test_the_header_says_how_large_a_turned_photo_is(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # turned by a quarter
     Image.new("RGB", (40, 16)).save(tmp_path / "turned.jpg", exif=exif)
-    found, (across, down) = image_content(tmp_path / "turned.jpg", PICTURES)
-    assert (across, down) == (4, 10) and len(found.load()[0]) == found.count == 40
+    found = MEDIA["image"].content(tmp_path / "turned.jpg", PICTURES)
+    assert (
+        found.shape == (10, 4) and found.shown == "image 16x40" and len(found.load()[0]) == found.count == 40
+    )
 
 
 def test_a_damaged_body_is_named_when_it_is_read(tmp_path: Path) -> None:
     draw = np.random.default_rng(0)
     Image.fromarray(draw.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(tmp_path / "a.jpg")
-    found, _ = image_content((tmp_path / "a.jpg").read_bytes()[:900], PICTURES, "cats.parquet, row 7")
+    found = MEDIA["image"].content((tmp_path / "a.jpg").read_bytes()[:900], PICTURES, "cats.parquet, row 7")
     with pytest.raises(DataError, match="cats.parquet, row 7"):
         found.load()
 
 
 def test_a_sound_file_is_a_content(tmp_path: Path) -> None:
     write_wav(tmp_path / "a.wav", speech(), 16000)
-    found = sound_content(tmp_path / "a.wav", SOUNDS)
+    found = MEDIA["audio"].content(tmp_path / "a.wav", SOUNDS)
     patch_nP, at_n1 = found.load()
     assert found.count == len(patch_nP) == 18 and at_n1[:, 0].tolist() == list(range(18))
-    again = sound_content((tmp_path / "a.wav").read_bytes(), SOUNDS, "row 2")
+    again = MEDIA["audio"].content((tmp_path / "a.wav").read_bytes(), SOUNDS, "row 2")
     assert again.digest == found.digest and np.array_equal(again.load()[0], patch_nP)
     short = SoundPatchesConfig(kind="sound_patches", limit=10)
     with pytest.raises(DataError, match=r"a.wav has 700 ms of audio"):
-        sound_content(tmp_path / "a.wav", short)
+        MEDIA["audio"].content(tmp_path / "a.wav", short)
     with pytest.raises(DataError, match="row 2"):
-        sound_content(b"RIFF", SOUNDS, "row 2")
+        MEDIA["audio"].content(b"RIFF", SOUNDS, "row 2")
 
 
 def media_codec() -> MediaCodec:
@@ -174,7 +177,7 @@ def test_media_stand_among_the_tokens(tmp_path: Path) -> None:
     assert (image.kind, len(image), image.noise) == ("image_patches", 21, False)
     assert (sound.kind, len(sound), sound.noise) == ("sound_patches", 10, True)
     mark, end = tok.id_of(PATCHES), tok.id_of(END_MEDIA)
-    for media, size in ((image, (7, 3)), (sound, 10)):
+    for media, size in ((image, (3, 7)), (sound, (10,))):
         assert found.ids[media.start - media.opening : media.start].tolist() == codec.opening(
             media.kind, size
         )

@@ -72,8 +72,11 @@ def test_a_pair_is_trained_both_ways() -> None:
     assert turned.ids.tolist() == [BOS, *caption(1), OPEN, *[PATCH] * 4, CLOSE, END]
     assert turned.media[0].start == 4 and turned.media[0].noise
     assert turned.loss.tolist() == [False, True, True, True, *[False] * 5, True]
-    for other in (drawn_row(1), replace(piece, ids=piece.ids[:7], loss=piece.loss[:7])):
-        assert generated(other) is other, "to be generated already, and without text"
+    other = drawn_row(1)
+    assert generated(other) is other, "to be generated already"
+    alone = generated(replace(piece, ids=piece.ids[:7], loss=piece.loss[:7]))
+    assert alone.media[0].noise and alone.ids.tolist() == piece.ids[:7].tolist()
+    assert alone.loss.tolist() == [False, True, *[False] * 5], "its opening is predicted"
     batch = Mixed.of(base, 12, replace(PLAIN, generate=0.3)).batch([[piece]] * 100, 0)
     assert batch.inputs["text"].cols.noisy is not None
     assert 18 <= int(batch.inputs["text"].cols.noisy.any(1).sum()) <= 42

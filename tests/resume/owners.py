@@ -28,17 +28,18 @@ def take_turns(folder: str, times: str) -> None:
 
 def tokenise(dataset: str, vocabulary: str, seen: str) -> None:
     """Build a token set, slowly, and leave a mark each time that texts are really read."""
-    from onebase.data import Dataset, TokenSet, tokens
+    from onebase.data import Dataset, TokenSet
+    from onebase.data.tokenising import Tokenising
     from onebase.modality.text import Tokenizer
 
-    inner = tokens._write
+    inner = Tokenising.write
 
     def slow(*args: object) -> None:
         Path(seen, str(os.getpid())).touch()
         time.sleep(1)
         inner(*args)  # type: ignore[arg-type]
 
-    tokens._write = slow
+    Tokenising.write = slow  # type: ignore[method-assign,assignment]
     TokenSet.build(Dataset.open(dataset), "train", Tokenizer.from_file(vocabulary))
 
 

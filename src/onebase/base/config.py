@@ -1,7 +1,7 @@
 """The config of a base: named trunks, codecs and links; and functions that build common configs."""
 
 from dataclasses import replace
-from typing import Literal
+from typing import Literal, cast
 
 from onebase.base.links import Link, link_parameters
 from onebase.config import config
@@ -175,13 +175,16 @@ def text_base(shape: TextShape, direction: Literal["causal", "both"] = "causal")
     return BaseConfig(trunks={"text": trunk}, codecs={"text": codec})
 
 
-def native_base(shape: TextShape, *patches: PatchConfig) -> BaseConfig:
+def native_base(
+    shape: TextShape, *patches: PatchConfig, direction: Literal["causal", "both"] = "causal"
+) -> BaseConfig:
     """The config tree of a decoder of this shape that reads and generates media as well: each codec of patches has a feed-forward of its group in
-    every block, beside that of text."""
-    cfg = text_base(shape)
-    groups = ("text", *dict.fromkeys(p.group for p in patches))
-    trunk = replace(cfg.trunks["text"], groups=groups)
-    return BaseConfig(trunks={"text": trunk}, codecs=cfg.codecs | {p.kind: p for p in patches})
+    every block, beside that of text (group `text`: the same one)."""
+    cfg = text_base(shape, direction)
+    groups = tuple(dict.fromkeys(("text", *(p.group for p in patches))))
+    trunk = replace(cfg.trunks["text"], groups=groups if len(groups) > 1 else ())
+    media = cast(dict[str, CodecConfig], {p.kind: p for p in patches})
+    return BaseConfig(trunks={"text": trunk}, codecs=cfg.codecs | media)
 
 
 def base_parameters(cfg: BaseConfig) -> int:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import functools
 import re
+import threading
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ from onebase.data.sources import HOLDOUT, TRAIN, Document, MediaFile
 from onebase.errors import ArtifactError, DataError
 
 KIND = "dataset"
+MEDIA_CACHE = 64 << 20
+"""Bytes of encoded media that are kept in memory."""
 SCHEMA = 1
 
 
@@ -93,8 +96,8 @@ class Dataset:
         place = self._places.get(digest)
         if place is None:
             raise ArtifactError(f"{self.dir} has no media {digest[:12]}", "prepare the dataset again")
-        name, group, row = place
-        table = self._group(name, group)
+        name, number, row = place
+        table = self._groups(name, number)
         kind, data = (table[column][row].as_py() for column in ("kind", "data"))
         return MediaFile(kind, data, f"{name}: {digest[:12]}")
 
@@ -110,13 +113,21 @@ class Dataset:
         return found
 
     @cached_property
-    def _group(self) -> Callable[[str, int], pa.Table]:
-        """Row groups of media, the last few kept: at most some 4 MB each, or one large file."""
+    def _groups(self) -> Callable[[str, int], pa.Table]:
+        """Row groups of media; the last ones are kept, up to MEDIA_CACHE bytes."""
+        kept: OrderedDict[tuple[str, int], pa.Table] = OrderedDict()
+        lock = threading.Lock()  # batches are made in a thread of their own
 
-        @functools.lru_cache(maxsize=8)
         def group(name: str, number: int) -> pa.Table:
-            with self._readable(name), pq.ParquetFile(self.dir / name) as file:
-                return file.read_row_group(number, ["kind", "data"])
+            with lock:
+                if (found := kept.get((name, number))) is not None:
+                    kept.move_to_end((name, number))
+                    return found
+                with self._readable(name), pq.ParquetFile(self.dir / name) as file:
+                    found = kept[name, number] = file.read_row_group(number, ["kind", "data"])
+                while len(kept) > 1 and sum(t.nbytes for t in kept.values()) > MEDIA_CACHE:
+                    kept.popitem(last=False)
+                return found
 
         return group
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from onebase.data.files import read_text, rows, text_lines
 from onebase.data.lines import without_end
-from onebase.data.media_sources import READERS
-from onebase.data.sources import Document, SourceConfig, document_split, files_of
+from onebase.data.media_sources import READERS, interleaved
+from onebase.data.sources import Document, MediaFile, SourceConfig, document_split, files_of
 from onebase.errors import DataError
 
 
@@ -43,7 +43,9 @@ def _texts(cfg: SourceConfig, path: Path, name: str) -> Iterator[Document]:
 def _records(cfg: SourceConfig, path: Path, name: str) -> Iterator[Document]:
     columns = [cfg.text_column] + ([cfg.split_column] if cfg.split_column else [])
     for number, (where, row) in enumerate(rows(path, cfg.kind, columns), 1):
-        text = row[cfg.text_column]
+        text, media = row[cfg.text_column], list[MediaFile]()
+        if isinstance(text, list) and cfg.kind == "jsonl":
+            text, media = interleaved(cfg, where, text, path.parent)
         if not isinstance(text, str):
             kind = "null" if text is None else type(text).__name__
             raise DataError(
@@ -51,4 +53,4 @@ def _records(cfg: SourceConfig, path: Path, name: str) -> Iterator[Document]:
                 "fix or remove the record",
             )
         meta = document_split(cfg, where, row)
-        yield Document(text, cfg.name, cfg.licence, f"{name}#{number}", meta)
+        yield Document(text, cfg.name, cfg.licence, f"{name}#{number}", meta, tuple(media))

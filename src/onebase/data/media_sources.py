@@ -6,20 +6,14 @@ import json
 import tarfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from onebase.artifact.odd_files import FORMATS
 from onebase.data.files import check_file, rows, text_lines
 from onebase.data.sources import MARK, Document, MediaFile, SourceConfig, document_split, files_of
 from onebase.errors import DataError
+from onebase.modality.media import MEDIA, by_suffix
 
-MediaKind = Literal["image", "audio"]
-IMAGES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff")
-SOUNDS = (".wav", ".flac", ".ogg", ".mp3")
-SUFFIXES: dict[str, MediaKind] = {
-    **dict.fromkeys(IMAGES, "image"),
-    **dict.fromkeys(SOUNDS, "audio"),
-}
 METADATA = ("metadata.jsonl", "metadata.csv")
 LONGEST = 256 << 20
 """Bytes of one file of media: larger ones are refused before they are read."""
@@ -35,20 +29,22 @@ def captioned(cfg: SourceConfig, media: MediaFile, text: str, id: str, meta: Map
 
 
 def _folder(cfg: SourceConfig) -> Iterator[Document]:
-    """`imagefolder`, `audiofolder`: https://huggingface.co/docs/datasets/image_dataset."""
-    root, kind = Path(cfg.path), cfg.kind.removesuffix("folder")
+    """`imagefolder`, `audiofolder`: https://huggingface.co/docs/datasets/image_dataset; `mediafolder`: files of every modality."""
+    root, only = Path(cfg.path), cfg.kind.removesuffix("folder")
+    known = {s: k.name for s, k in by_suffix().items() if only in ("media", k.name)}
     if not root.is_dir():
         raise DataError(f"source '{cfg.name}': {root} is no folder", "give the folder of the files")
-    paths = sorted(p for p in root.rglob("*") if SUFFIXES.get(p.suffix.lower()) == kind and p.is_file())
+    paths = sorted(p for p in root.rglob("*") if p.suffix.lower() in known and p.is_file())
     paths = [p for p in paths if not any(part.startswith(".") for part in p.relative_to(root).parts)]
     if not paths:
-        known = ", ".join(x for x, k in SUFFIXES.items() if k == kind)
-        raise DataError(f"source '{cfg.name}': no {kind} files in {root}", f"give files that end in {known}")
+        raise DataError(
+            f"source '{cfg.name}': no {only} files in {root}", f"give files that end in {', '.join(known)}"
+        )
     described = _metadata(cfg, root)
     for path in paths:
         name = path.relative_to(root).as_posix()
         text, meta = described.pop(name, ("", {}))
-        yield captioned(cfg, _media_file(path, SUFFIXES[path.suffix.lower()]), text, name, meta)
+        yield captioned(cfg, _media_file(path, known[path.suffix.lower()]), text, name, meta)
     if described:
         name = min(described)
         raise DataError(
@@ -76,7 +72,7 @@ def _metadata(cfg: SourceConfig, root: Path) -> dict[str, tuple[str, dict[str, A
     return found
 
 
-def _media_file(path: Path, kind: MediaKind) -> MediaFile:
+def _media_file(path: Path, kind: str) -> MediaFile:
     check_file(path)
     _check_size(path.stat().st_size, str(path))
     return MediaFile(kind, path.read_bytes(), str(path))
@@ -117,10 +113,11 @@ def _webdataset(cfg: SourceConfig) -> Iterator[Document]:
 
 
 def _sample(cfg: SourceConfig, where: str, id: str, members: Mapping[str, bytes]) -> Document:
-    media = [(SUFFIXES[s], data) for s, data in members.items() if s in SUFFIXES]
+    known = by_suffix()
+    media = [(known[s].name, data) for s, data in members.items() if s in known]
     if len(media) != 1:
         raise DataError(
-            f"{where}: {len(media)} images or sounds in one sample", "give one beside its .txt or .json"
+            f"{where}: {len(media)} media files in one sample", "give one beside its .txt or .json"
         )
     meta: dict[str, Any] = {}
     try:
@@ -162,10 +159,10 @@ def _parquet(cfg: SourceConfig) -> Iterator[Document]:
             yield captioned(cfg, MediaFile(kind, data, where), text, f"{name}#{number}", meta)
 
 
-def _kind_of(data: bytes, path: str, where: str) -> MediaKind:
+def _kind_of(data: bytes, path: str, where: str) -> str:
     """By the name of the file, or else by how its bytes begin."""
-    if (kind := SUFFIXES.get(Path(path).suffix.lower())) is not None:
-        return kind
+    if (kind := by_suffix().get(Path(path).suffix.lower())) is not None:
+        return kind.name
     if (
         data[:4] in (b"fLaC", b"OggS")
         or data[:3] == b"ID3"
@@ -176,7 +173,33 @@ def _kind_of(data: bytes, path: str, where: str) -> MediaKind:
         return "image"
     if data[:1] == b"\xff":
         return "audio"  # an MP3 frame
-    raise DataError(f"{where}: neither an image nor audio", f"give files of {', '.join(SUFFIXES)}")
+    raise DataError(f"{where}: neither an image nor audio", f"give files of {', '.join(by_suffix())}")
+
+
+def interleaved(cfg: SourceConfig, where: str, parts: list[Any], folder: Path) -> tuple[str, list[MediaFile]]:
+    """A document of parts in any order, as messages have them: `{"type": "text", "text": ...}`, `{"type": "image", "path": ...}`, a path being
+    relative to `folder`. Raises DataError."""
+    text, media = "", []
+    for number, part in enumerate(parts, 1):
+        kind = part.get("type") if isinstance(part, dict) else None
+        value = part.get("text" if kind == "text" else "path") if isinstance(part, dict) else None
+        if not isinstance(value, str) or (kind != "text" and kind not in MEDIA):
+            raise DataError(
+                f"{where}: part {number} of '{cfg.text_column}' is {str(part)[:80]}",
+                f'give {{"type": "text", "text": ...}}, or a "path" with type {", ".join(MEDIA)}',
+            )
+        if kind == "text":
+            if MARK in value:
+                raise DataError(
+                    f"{where}: part {number} has the character U+FFFC, which stands for media", "remove it"
+                )
+            text += value
+        else:
+            if not (path := folder / value).is_file():
+                raise DataError(f"{where}: there is no file {path}", f"paths are relative to {folder}")
+            text += MARK
+            media.append(_media_file(path, str(kind)))
+    return text, media
 
 
 def _fasta(cfg: SourceConfig) -> Iterator[Document]:
@@ -207,6 +230,7 @@ def _protein(cfg: SourceConfig, where: str, id: str, residues: str) -> Document:
 READERS: dict[str, Callable[[SourceConfig], Iterator[Document]]] = {
     "imagefolder": _folder,
     "audiofolder": _folder,
+    "mediafolder": _folder,
     "webdataset": _webdataset,
     "parquet": _parquet,
     "fasta": _fasta,

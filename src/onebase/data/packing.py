@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import bisect
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Literal, TypeVar
 
 import numpy as np
@@ -43,6 +43,19 @@ def cut(lengths: Ints, limit: int) -> tuple[Ints, Ints, Ints]:
     start = np.where(nth == 0, 0, limit + (nth - 1) * (limit - 1))
     stop = np.minimum(limit + nth * (limit - 1), lengths[document])
     return document, start, stop
+
+
+def cut_around(length: int, limit: int, groups: Sequence[tuple[int, int]]) -> list[int] | None:
+    """Where the pieces of one document begin, as `cut` counts, when no token of a group (first, last exclusive) may be parted from the others. None
+    where a group does not fit in a piece."""
+    begins, at = [0], 0
+    while length - at > (room := limit - (at > 0)):
+        stop = at + room
+        stop = min((a for a, b in groups if a < stop < b), default=stop)
+        if stop <= at:
+            return None
+        begins.append(at := stop)
+    return begins
 
 
 def pack(sizes: Ints, capacity: int) -> tuple[Ints, int]:
@@ -107,7 +120,7 @@ class RowPlan:
         lengths = tokenset.lengths
         if long == "refuse" and (over := np.flatnonzero(lengths > length - reserve)).size:
             _refuse(tokenset, over, length - reserve)
-        self._document, self._start, self._stop = cut(lengths, length - reserve)
+        self._document, self._start, self._stop = _cut_all(tokenset, lengths, length - reserve)
         self._sizes: Ints = self._stop - self._start + (self._start > 0) + reserve
         pieces = len(self._sizes)
         window = max(WINDOW_PIECES, int(np.ceil(WINDOW_ROWS * length / self._sizes.mean())))
@@ -235,6 +248,34 @@ def _keep(cache: OrderedDict[int, T], key: int, value: T) -> T:
     while len(cache) > 2:  # a step usually spans at most two windows or epochs
         cache.popitem(last=False)
     return value
+
+
+def _cut_all(tokenset: TokenSet, lengths: Ints, limit: int) -> tuple[Ints, Ints, Ints]:
+    """`cut`, and around the media of those documents that have some."""
+    document, start, stop = cut(lengths, limit)
+    table = tokenset.media
+    long = [] if table is None else [int(d) for d in table.documents if lengths[d] > limit]
+    if table is None or not long:
+        return document, start, stop
+    first = np.searchsorted(document, [long, [d + 1 for d in long]])
+    parts: list[tuple[Ints, Ints, Ints]] = []
+    done = 0
+    for d, a, b in zip(long, *first, strict=True):
+        if (begins := cut_around(int(lengths[d]), limit, table.groups(d))) is None:
+            named, largest = max(
+                ((n, m) for n in long for m in table.of(n)), key=lambda each: len(each[1]) + each[1].opening
+            )
+            raise DataError(
+                f"document {tokenset.name(named)} has an {largest.content.shown} of {len(largest):,} patches, a row has {limit:,} tokens",
+                f"raise train.sequence_length to {len(largest) + largest.opening + 3:,} or more, or lower `limit` of the modality",
+            )
+        parts.append((document[done:a], start[done:a], stop[done:a]))
+        of = np.asarray(begins, np.int64)
+        parts.append((np.full(len(of), d, np.int64), of, np.append(of[1:], lengths[d])))
+        done = b
+    parts.append((document[done:], start[done:], stop[done:]))
+    document, start, stop = (np.concatenate(each) for each in zip(*parts, strict=True))
+    return document, start, stop
 
 
 def _refuse(tokenset: TokenSet, over: NDArray[np.intp], limit: int) -> None:

@@ -23,9 +23,10 @@ from onebase.artifact.disk import disk_errors
 from onebase.artifact.files import ArtifactWriter, write_atomic
 from onebase.artifact.record import Origin, Record
 from onebase.data.dataset import KIND, SCHEMA, Dataset
-from onebase.data.shards import BLOB_COLUMNS, MEDIA_COLUMNS, Blobs, Shards
+from onebase.data.shards import BLOB_COLUMNS, BLOB_GROUP_BYTES, MEDIA_COLUMNS, Blobs, Shards
 from onebase.data.sources import HOLDOUT, MARK, SPLITS, TRAIN, UNKNOWN, Document
 from onebase.errors import ConfigError, DataError
+from onebase.modality.media import MEDIA
 
 HOLDOUT_SHARE = 0.02
 """Default share of documents that is held out from training."""
@@ -84,7 +85,7 @@ def prepare(
     with ArtifactWriter(Path(out), kind=KIND, overwrite=overwrite) as writer:
         shards = Shards(writer, shard_bytes)
         mixed = Shards(writer, shard_bytes, "mixed", MEDIA_COLUMNS)
-        blobs = Blobs(Shards(writer, shard_bytes, "media", BLOB_COLUMNS))
+        blobs = Blobs(Shards(writer, shard_bytes, "media", BLOB_COLUMNS, BLOB_GROUP_BYTES))
         bad: list[str] = []
         seen = size = 0
         for document in documents:
@@ -179,15 +180,8 @@ def check_media(document: Document) -> None:
             f"{len(document.media)} images and sounds",
             "write U+FFFC in the text for each",
         )
-    from onebase.modality.audio.read import check_audio  # here: these import torch
-    from onebase.modality.image.pixels import picture_size
-
     for media in document.media:
-        name = media.name or f"{media.kind} of document {document.id!r}"
-        if media.kind == "image":
-            picture_size(media.data, name)
-        else:
-            check_audio(media.data, name)
+        MEDIA[media.kind].check(media.data, media.name or f"{media.kind} of document {document.id!r}")
 
 
 def _bad_media(bad: Sequence[str]) -> str:

@@ -29,15 +29,22 @@ MEDIA_COLUMNS = COLUMNS.append(
 """Of shards of documents with media. Those without stay in shards of their own, as they always were."""
 BLOB_COLUMNS = pa.schema([("digest", pa.string()), ("kind", pa.string()), ("data", pa.binary())])
 GROUP_BYTES = 4 << 20
+BLOB_GROUP_BYTES = 512 << 10
+"""Of media, which are read one by one in the order of training."""
 
 
 class Shards:
-    """Writes rows as Parquet: a row group per GROUP_BYTES of content, a new file per `limit` bytes."""
+    """Writes rows as Parquet: a row group per `group` bytes of content, a new file per `limit` bytes."""
 
     def __init__(
-        self, writer: ArtifactWriter, limit: int, prefix: str = "shard", columns: pa.Schema = COLUMNS
+        self,
+        writer: ArtifactWriter,
+        limit: int,
+        prefix: str = "shard",
+        columns: pa.Schema = COLUMNS,
+        group: int = GROUP_BYTES,
     ) -> None:
-        self._writer, self._limit = writer, limit
+        self._writer, self._limit, self._group = writer, limit, group
         self._prefix, self._columns = prefix, columns
         self._files: list[str] = []
         self._open: pq.ParquetWriter | None = None
@@ -47,7 +54,7 @@ class Shards:
     def add(self, row: tuple[Any, ...], size: int) -> None:
         self._rows.append(row)
         self._pending += size
-        if self._pending >= min(GROUP_BYTES, self._limit) or self._filled + self._pending >= self._limit:
+        if self._pending >= min(self._group, self._limit) or self._filled + self._pending >= self._limit:
             self._flush()
         if self._filled >= self._limit:
             self._end()

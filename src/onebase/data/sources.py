@@ -23,7 +23,7 @@ SUFFIXES = FORMATS | {
     ".faa": "fasta",
 }
 """Kinds of sources by the ends of their files' names."""
-WHOLE = ("text", "folder", "imagefolder", "audiofolder")
+WHOLE = ("text", "folder", "imagefolder", "audiofolder", "mediafolder")
 """Kinds that read files whatever their names end in, or choose among them by themselves."""
 #: accepted values of a source's split column
 SPLITS = {
@@ -43,9 +43,9 @@ MARK = "\ufffc"
 
 @dataclass(frozen=True)
 class MediaFile:
-    """An encoded image or sound, as it is on disk. name: of the file, and the row in it."""
+    """An encoded image or sound, as it is on disk. kind: of `modality.media.MEDIA`. name: of the file, and the row in it."""
 
-    kind: Literal["image", "audio"]
+    kind: str
     data: bytes
     name: str = ""
 
@@ -76,13 +76,23 @@ class SourceConfig:
     only): a column with the value train or holdout (also validation, valid, val, dev, test).
 
     With images or audio, each document is one file and its text: imagefolder and audiofolder are folders of files, with the texts in `metadata.jsonl`
-    or `metadata.csv` (columns `file_name` and `text_column`) as in HF datasets, or none; webdataset are tar files whose members share a name
-    (`a.jpg`, `a.txt`); parquet has them in `media_column`, as structs of bytes and path. fasta yields one document per sequence.
+    or `metadata.csv` (columns `file_name` and `text_column`) as in HF datasets, or none; mediafolder: the same for files of every modality; webdataset are tar files whose members share a name
+    (`a.jpg`, `a.txt`); parquet has them in `media_column`, as structs of bytes and path. A record of jsonl may have a list of
+    parts instead of a text, `{"type": "text", "text": ...}` and `{"type": "image", "path": ...}` in any order. fasta yields one document per sequence.
     """
 
     name: str
     kind: Literal[
-        "jsonl", "csv", "parquet", "text", "folder", "imagefolder", "audiofolder", "webdataset", "fasta"
+        "jsonl",
+        "csv",
+        "parquet",
+        "text",
+        "folder",
+        "imagefolder",
+        "audiofolder",
+        "mediafolder",
+        "webdataset",
+        "fasta",
     ]
     path: str
     text_column: str = "text"

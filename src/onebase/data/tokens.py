@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,19 +18,17 @@ from onebase.artifact.files import (
     read_manifest,
     sha256_bytes,
     understood,
-    write_atomic,
 )
 from onebase.artifact.owned import owned
-from onebase.artifact.raw import save_array
 from onebase.data.dataset import Dataset
+from onebase.data.media_table import MediaTable
+from onebase.data.tokenising import PLACE, Tokenising, shards_of
 from onebase.errors import ArtifactError, DataError
+from onebase.modality.patches.config import PatchConfig
 from onebase.modality.text import TextCodec, Tokenizer, Tokens
+from onebase.modality.text.sample import Media
 
 KIND = "tokens"
-SCHEMA = 1
-CHUNK_BYTES = 2 << 20
-#: one per document: array, offset in it, number of tokens (BOS and EOS included), index into `sources`
-PLACE = np.dtype([("shard", "<u4"), ("start", "<u8"), ("length", "<u8"), ("source", "<u4")])
 log = logging.getLogger(__name__)
 
 
@@ -56,63 +54,64 @@ class TokenSet:
         self.bos = bos
         self.fingerprint = fingerprint
         self.path = path
+        self.media: MediaTable | None = None
+        """Where its images and sounds stand; None where it has none."""
 
     @classmethod
     def build(
-        cls, dataset: Dataset, split: str, tokenizer: Tokenizer | TextCodec, out: str | Path | None = None
+        cls,
+        dataset: Dataset,
+        split: str,
+        tokenizer: Tokenizer | TextCodec,
+        out: str | Path | None = None,
+        patches: Mapping[str, PatchConfig] | None = None,
     ) -> TokenSet:
         """Tokenise a split shard by shard, or open the result of an earlier call.
 
         out: folder for the results, one sub-folder each (default: `<dataset>.tokens` beside the dataset, because nothing may be added
-        to an artifact). Raises DataError for an empty split, ArtifactError when the folder cannot be written.
+        to an artifact). patches: codecs of the media, by name. Raises DataError for an empty split and for media without codecs, ArtifactError
+        when the folder cannot be written.
         """
         if isinstance(tokenizer, TextCodec):
             tokenizer = tokenizer.tokenizer
-        if dataset.media_files:
-            raise DataError(
-                f"{dataset.dir} has images or audio, and this objective reads text alone",
-                "prepare the sources of text by themselves",
-            )
-        if dataset.count(split) == 0:
-            raise DataError(
-                f"the split '{split}' of {dataset.dir} has no documents",
-                "raise `holdout` or give more documents" if split == "holdout" else "lower `holdout`",
-            )
-        facts = {
-            "schema": SCHEMA,
-            "dataset": dataset.fingerprint,
-            "tokenizer": tokenizer.digest,
-            "split": split,
-        }
+        how = Tokenising(dataset, split, tokenizer, patches or {})
+        how.check()
+        facts = how.facts
         fingerprint = "tk1-" + sha256_bytes(canonical_json(facts).encode())
         # Copies of a dataset may name their sources differently under one fingerprint: the hashes of the shards distinguish them.
-        key = sha256_bytes(
-            canonical_json(
-                [facts, read_manifest(dataset.dir)["files"]["dataset.json"], _shards(dataset)]
-            ).encode()
-        )
+        files = read_manifest(dataset.dir)["files"]
+        parts = [facts, files["dataset.json"], shards_of(files, dataset.shards)]
+        key = sha256_bytes(canonical_json(parts).encode())
         root = Path(out) if out is not None else dataset.dir.with_name(f"{dataset.dir.name}.tokens")
         final = root / key[:24]
-        if (found := _reopen(final)) is not None:
+
+        def known() -> TokenSet | None:
+            return _reopen(final, dataset, how.patches)
+
+        if (found := known()) is not None:
             return found
         # All runs on this dataset share the folder: the second waits for the first and reads its result.
         with owned(final, beside=True, wait=True):
-            if (found := _reopen(final)) is not None:
+            if (found := known()) is not None:
                 return found
             try:
                 with ArtifactWriter(final, kind=KIND, facts=facts, overwrite=True) as writer:
-                    _write(writer, dataset, split, tokenizer, fingerprint)
+                    how.write(writer, fingerprint)
             except ArtifactError:
-                if (
-                    found := _reopen(final)
-                ) is not None:  # a system without locks, and another process was quicker
+                if (found := known()) is not None:  # a system without locks, and another process was quicker
                     return found
                 raise
-        return cls.open(final)
+        return cls.open(final, dataset, how.patches)
 
     @classmethod
-    def open(cls, path: str | Path) -> TokenSet:
-        """Open a folder that `build` wrote. Raises ArtifactError when it is damaged or not a token set."""
+    def open(
+        cls,
+        path: str | Path,
+        dataset: Dataset | None = None,
+        patches: Mapping[str, PatchConfig] | None = None,
+    ) -> TokenSet:
+        """Open a folder that `build` wrote. dataset, patches: those it was built with, where it has media. Raises ArtifactError when it is damaged or
+        not a token set, and for media without their dataset."""
         path = Path(path)
         if (kind := read_manifest(path)["kind"]) != KIND:
             raise ArtifactError(f"{path} is a {kind}, not a token set", "tokenise the dataset again")
@@ -122,7 +121,17 @@ class TokenSet:
             ids = [np.load(path / name, mmap_mode="r", allow_pickle=False) for name in facts["shards"]]
             places = np.load(path / "places.npy", allow_pickle=False)
             names = np.load(path / "names.npy", mmap_mode="r", allow_pickle=False)
-            return cls(ids, None, places, names, facts["sources"], facts["bos"], facts["fingerprint"], path)
+            found = cls(ids, None, places, names, facts["sources"], facts["bos"], facts["fingerprint"], path)
+        if facts.get("media"):
+            if dataset is None or patches is None or list(patches) != facts["media"]:
+                raise ArtifactError(
+                    f"{path} has media of {', '.join(facts['media'])}",
+                    "open it by TokenSet.build, with its dataset and its codecs",
+                )
+            with understood(path):
+                rows = np.load(path / "media.npy", mmap_mode="r", allow_pickle=False)
+            found.media = MediaTable(rows, patches, dataset.media)
+        return found
 
     @classmethod
     def from_tokens(cls, tokens: Sequence[Tokens], *, alike: bool = True) -> TokenSet:
@@ -208,76 +217,19 @@ class TokenSet:
         if start > 0:
             first = self._ids[shard][at + start - 1] if self.bos is None else self.bos
             ids, loss = np.append(np.int32(first), ids), np.append(False, loss)
-        return Tokens(ids, loss, self.name(i), self.sources[int(place["source"])])
+        media: tuple[Media, ...] = ()
+        if self.media is not None and (media := self.media.of(i, start - (start > 0), stop)):
+            for m in media:
+                loss[m.start : m.stop] = False
+                loss[m.start - m.opening : m.start] = False  # what is read is announced, not predicted
+        return Tokens(ids, loss, self.name(i), self.sources[int(place["source"])], media=media)
 
 
-def _shards(dataset: Dataset) -> list[str]:
-    files = read_manifest(dataset.dir)["files"]
-    return [files[name]["sha256"] for name in dataset.shards]
-
-
-def _reopen(path: Path) -> TokenSet | None:
+def _reopen(path: Path, dataset: Dataset, patches: Mapping[str, PatchConfig]) -> TokenSet | None:
     if not path.exists():
         return None
     try:
-        return TokenSet.open(path)
+        return TokenSet.open(path, dataset, patches)
     except ArtifactError as e:
         log.warning("%s: tokenising again", e.cause)
         return None
-
-
-def _write(
-    writer: ArtifactWriter, dataset: Dataset, split: str, tokenizer: Tokenizer, fingerprint: str
-) -> None:
-    sources = sorted(dataset.stats)
-    first = tokenizer.begun([])
-    end = [] if tokenizer.eos is None else [tokenizer.eos]
-    dtype = np.uint16 if tokenizer.vocab_size <= 1 << 16 else np.uint32
-    shards: list[str] = []
-    hashes: list[bytes] = []
-    places: list[NDArray[Any]] = []
-    for shard in dataset.shards:
-        parts: list[NDArray[Any]] = []
-        lengths: list[int] = []
-        owners: list[int] = []
-        for rows in _chunks(dataset.rows(shard, split)):
-            for row, ids in zip(rows, tokenizer.encode_batch([r["text"] for r in rows]), strict=True):
-                whole = [*tokenizer.begun(ids), *end]
-                parts.append(np.asarray(whole, dtype))
-                lengths.append(len(whole))
-                owners.append(sources.index(row["source"]))
-                hashes.append(bytes.fromhex(row["hash"]))
-        if not parts:
-            continue
-        place = np.zeros(len(parts), PLACE)
-        place["shard"], place["length"], place["source"] = len(shards), lengths, owners
-        place["start"] = np.cumsum(place["length"]) - place["length"]
-        places.append(place)
-        shards.append(f"ids-{len(shards):05d}.npy")
-        save_array(writer.path(shards[-1]), np.concatenate(parts))
-    names = np.frombuffer(b"".join(hashes), np.uint8).reshape(-1, 32)
-    # By hash, so that the order of samples does not depend on the order of the documents.
-    order = np.lexsort(names[:, ::-1].T)
-    save_array(writer.path("places.npy"), np.concatenate(places)[order])
-    save_array(writer.path("names.npy"), names[order][:, :8])
-    facts = {
-        "schema": SCHEMA,
-        "fingerprint": fingerprint,
-        "shards": shards,
-        "sources": sources,
-        "bos": first[0] if first else None,
-    }
-    write_atomic(writer.path("tokens.json"), canonical_json(facts).encode())
-
-
-def _chunks(rows: Iterator[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
-    chunk: list[dict[str, Any]] = []
-    size = 0
-    for row in rows:
-        chunk.append(row)
-        size += row["bytes"]
-        if size >= CHUNK_BYTES:
-            yield chunk
-            chunk, size = [], 0
-    if chunk:
-        yield chunk

@@ -2,7 +2,7 @@
 
 Configs are read without torch (`onebase verify`), so modules are imported on first use."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -22,6 +22,13 @@ CodecConfig = Annotated[
     TextCodecConfig | ImageCodecConfig | AudioCodecConfig | ImagePatchesConfig | SoundPatchesConfig,
     OneOf(lambda: {name: kind.config for name, kind in CODECS.items()}, "text"),
 ]
+
+
+PatchesConfig = Annotated[
+    object,
+    OneOf(lambda: {name: k.config for name, k in CODECS.items() if k.module is _patches}, "image_patches"),
+]
+"""The config of any modality of patches, those of other packages included."""
 
 
 def _text(cfg: TextCodecConfig, width: int) -> "TextModule":
@@ -57,10 +64,15 @@ class CodecKind:
     parameters: Callable[[Any, int], int]
 
 
-CODECS: Mapping[str, CodecKind] = {
+def patch_kind(config: type) -> CodecKind:
+    """The kind of a modality of patches with this config class."""
+    return CodecKind(config, _patches, patch_parameters)
+
+
+CODECS: dict[str, CodecKind] = {
     "text": CodecKind(TextCodecConfig, _text, codec_parameters),
     "image": CodecKind(ImageCodecConfig, _image, image_parameters),
     "audio": CodecKind(AudioCodecConfig, _audio, audio_parameters),
-    "image_patches": CodecKind(ImagePatchesConfig, _patches, patch_parameters),
-    "sound_patches": CodecKind(SoundPatchesConfig, _patches, patch_parameters),
+    "image_patches": patch_kind(ImagePatchesConfig),
+    "sound_patches": patch_kind(SoundPatchesConfig),
 }

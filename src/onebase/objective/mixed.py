@@ -5,6 +5,7 @@ predicted, with the loss of flow matching, mean((x' - x)^2) / (1 - t)^2 (JiT, 25
 own tokens of the global batch.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -12,50 +13,25 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from onebase.base.config import BaseConfig
 from onebase.base.model import BaseModel
 from onebase.base.patches import Patches, nothing
-from onebase.config import config
 from onebase.draws import Draws
-from onebase.errors import ConfigError
 from onebase.modality.patches.modules import PatchModule
 from onebase.modality.text.sample import Media, Tokens
 from onebase.model.mask import Cols, mixed
 from onebase.model.proj import AdapterRouting
 from onebase.objective.base import IGNORE, Batch, Losses, Row, TrunkInput, count_sources
+from onebase.objective.flow_config import FlowConfig as FlowConfig
 from onebase.objective.next_token import pack_rows, states_loss
 
 NEAREST = 0.05
 """1 - t is never taken for less: close to the clean picture the velocity would be anything."""
 
 
-@config
-class FlowConfig:
-    """weight: of the flow loss; that of text has 1. A time is the logistic of a normal number with `mean` and `std`: mostly noisy. generate: share of
-    the samples that begin with media which are turned round, so that the media is generated from the text. drop: share of generated media that are
-    trained without the text before them, for guidance. damage: share of the media that are only read which get up to `noise` of noise."""
-
-    weight: float = 3.0
-    mean: float = -0.8
-    std: float = 0.8
-    generate: float = 0.3
-    drop: float = 0.1
-    damage: float = 0.1
-    noise: float = 0.1
-
-    def __post_init__(self) -> None:
-        for name in ("generate", "drop", "damage", "noise"):
-            if not 0 <= (value := getattr(self, name)) <= 1:
-                raise ConfigError(f"flow.{name} is {value}", "give a share from 0 to 1")
-        if self.weight < 0 or self.std <= 0:
-            raise ConfigError(
-                f"flow.weight is {self.weight} and flow.std {self.std}",
-                "give at least 0, and a number above 0",
-            )
-
-
 @dataclass(frozen=True)
 class Mixed:
-    """groups: the number of each codec's feed-forward group."""
+    """groups: the number of each codec's feed-forward group. time: of the flow (None: drawn)."""
 
     length: int
     groups: Mapping[str, int]
@@ -63,23 +39,25 @@ class Mixed:
     seed: int = 0
     routing: AdapterRouting | None = None
     reserve: int = 0
+    time: float | None = None
 
     @staticmethod
     def of(
-        base: BaseModel,
+        base: BaseModel | BaseConfig,
         length: int,
         flow: FlowConfig | None = None,
         seed: int = 0,
         routing: AdapterRouting | None = None,
     ) -> "Mixed":
         """For the codecs of a base."""
-        names = base.trunk.cfg.groups
-        groups = {n: names.index(m.cfg.group) if names else 0 for n, m in base.patches.items()}
+        cfg = base if isinstance(base, BaseConfig) else base.cfg
+        names, patches = cfg.trunks["text"].groups, {k: c for k, c in cfg.codecs.items() if k != "text"}
+        groups = {n: names.index(getattr(c, "group", "")) if names else 0 for n, c in patches.items()}
         return Mixed(length, groups, flow or FlowConfig(), seed, routing)
 
     def batch(self, rows: Sequence[Row], first: int) -> Batch:
         draws = [Draws(self.seed, "flow", first + b) for b in range(len(rows))]
-        rows = [[self._direction(p, d) for p in row] for row, d in zip(rows, draws, strict=True)]
+        rows = [[self._turned(p, d) for p in row] for row, d in zip(rows, draws, strict=True)]
         ids, targets, pos, doc = pack_rows(rows, self.length)
         block, kind = np.full_like(pos, -1), np.zeros_like(pos)
         noisy = np.zeros_like(pos, dtype=bool)
@@ -133,7 +111,11 @@ class Mixed:
             out[key] = (self.flow.weight * sums_N.sum(), batch.counts[key])
         return out
 
-    def _direction(self, piece: Tokens, draws: Draws) -> Tokens:
+    def direction(self, piece: Tokens, number: int) -> Tokens:
+        """The piece as a row of this number would train it."""
+        return self._turned(piece, Draws(self.seed, "flow", number))
+
+    def _turned(self, piece: Tokens, draws: Draws) -> Tokens:
         """The piece as it is trained on this time: read or generated, with a prompt or without."""
         if not piece.media:
             return piece
@@ -148,7 +130,8 @@ class Mixed:
         patch_NP, at_NK = media.content.load()
         clean_NP = torch.from_numpy(patch_NP)
         if media.noise:
-            t = float(torch.sigmoid(self.flow.mean + self.flow.std * _normal(draws)))
+            normal = float(_normal(draws))
+            t = self.time if self.time is not None else _logistic(self.flow.mean + self.flow.std * normal)
         else:
             hit, amount = draws.uniform(2).tolist()
             t = 1.0 - amount * self.flow.noise if hit < self.flow.damage else 1.0
@@ -195,10 +178,18 @@ def flow_losses(
 
 
 def generated(piece: Tokens) -> Tokens:
-    """A piece that is one image or sound and then text, turned round: first token, text, the media to be generated, last token. Any other as it is."""
+    """A piece that is one image or sound and then text, turned round: first token, text, the media to be generated, last token. Where a piece ends with
+    media, those are generated in their place. Any other as it is."""
+    if not piece.media or any(m.noise for m in piece.media):
+        return piece
+    last = piece.media[-1]
+    if last.stop + 2 >= len(piece):  # nothing reads it
+        loss = piece.loss.copy()
+        loss[last.start - last.opening : last.start], loss[last.stop] = True, False
+        return replace(piece, loss=loss, media=(*piece.media[:-1], replace(last, noise=True)))
     media = piece.media[0]
     begin, end = media.start - media.opening, media.stop + 1  # opening to end mark
-    if len(piece.media) > 1 or media.noise or begin != 1 or end + 1 >= len(piece):
+    if len(piece.media) > 1 or begin != 1 or end + 1 >= len(piece):
         return piece
     order = np.r_[0:1, end : len(piece) - 1, begin:end, len(piece) - 1 : len(piece)]
     start = media.start + len(piece) - 1 - end
@@ -225,3 +216,7 @@ def _normal(draws: Draws) -> Tensor:
     """A normal number."""
     u = torch.from_numpy(draws.uniform(1)).clamp(1e-9, 1 - 1e-9)
     return torch.erfinv(2 * u - 1)[0] * 2**0.5
+
+
+def _logistic(x: float) -> float:
+    return 1 / (1 + math.exp(-x))

@@ -1,6 +1,7 @@
 """Binds a run folder to one recipe and its source files: checks what a later call may change and what not."""
 
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from onebase.artifact.manifest import cached_hashes
 from onebase.config_fields import to_new_names
 from onebase.config_plain import to_dict
 from onebase.data.sources import files_of
-from onebase.errors import ArtifactError
+from onebase.errors import ArtifactError, ConfigError
 from onebase.pretraining.recipe import Recipe
 from onebase.train.checkpoint import list_checkpoints
 from onebase.train.config import FREE
@@ -54,6 +55,10 @@ def _recipe_of(path: Path, begun: bool) -> dict[str, Any]:
     """The fixed values of the recipe in a run folder. Raises ArtifactError if that file was damaged."""
     remedy = f"give another --out; or, if your recipe is the one of this folder, remove {path.name} and run it again"
     tree = _tree(path, remedy)
+    with suppress(
+        ConfigError
+    ):  # an earlier version did not write the keys that are new; a value that is not valid is shown as it is
+        tree = to_dict(configs.from_dict(Recipe, tree, str(path)))
     with understood(path, remedy):
         return _decides(tree, begun)
 

@@ -183,9 +183,10 @@ def _plan(recipe: Recipe, out: Path) -> tuple[RowPlan, Dataset]:
     dataset = Dataset.open(recipe.data.dataset or out / "data")
     tokenizer = Tokenizer.from_file(recipe.tokenizer.path or out / "tokenizer.json")
     train = recipe.train
-    setting = Setting(tokenizer, train.sequence_length, train.seed, tuple(dataset.stats))
+    cfg = recipe.base(tokenizer.vocab_size)
+    setting = Setting(tokenizer, train.sequence_length, train.seed, tuple(dataset.stats), cfg)
     objective = objective_of(recipe.objective).make(recipe.objective, setting)
-    tokens = TokenSet.build(dataset, TRAIN, tokenizer, out / "tokens")
+    tokens = TokenSet.build(dataset, TRAIN, tokenizer, out / "tokens", recipe.patches)
     return RowPlan(
         tokens, train.sequence_length, train.batch_size, train.seed, reserve=objective.reserve
     ), dataset

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from onebase.config import OneOf, config
 from onebase.errors import ConfigError
+from onebase.objective.flow_config import FlowConfig
+from onebase.pretraining.heldout import Heldout, bits_per_byte
 
 if TYPE_CHECKING:  # a recipe is read, and its errors are reported, without torch
+    from onebase.base.config import BaseConfig
     from onebase.base.folder import LoadedBase
-    from onebase.data.sources import Document
     from onebase.evaluation.bootstrap import Score
-    from onebase.evaluation.likelihood import DocumentIds
     from onebase.modality.text.sample import Tokens
     from onebase.modality.text.tokenizer import Tokenizer
     from onebase.objective.base import Objective
@@ -22,47 +23,13 @@ if TYPE_CHECKING:  # a recipe is read, and its errors are reported, without torc
 
 @dataclass(frozen=True)
 class Setting:
-    """What a run passes to its objective: the tokenizer, tokens per row, the seed, and the names of the data's sources."""
+    """What a run passes to its objective: the tokenizer, tokens per row, the seed, the names of the data's sources, and the config of the base."""
 
     tokenizer: Tokenizer
     length: int
     seed: int = 0
     sources: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Heldout:
-    """Held-out documents by source, tokens per row, and the total of tokens to score. known: a cache of tokenised documents by source, shared by all
-    scores of a run."""
-
-    documents: Mapping[str, Sequence[Document]]
-    length: int
-    tokens: int
-    known: dict[str, list[DocumentIds]] = field(default_factory=dict)
-
-    def read(self, base: LoadedBase, source: str) -> list[DocumentIds]:
-        """The documents of a source as tokens, up to its even share of `tokens`; each is tokenised once."""
-        from onebase.evaluation.likelihood import document_ids
-
-        known, total = self.known.setdefault(source, []), 0
-        for n, document in enumerate(self.documents[source]):
-            if n == len(known):
-                known += document_ids(base, [document])
-            total += len(known[n].ids)
-            if total >= self.tokens // len(self.documents):
-                return known[: n + 1]
-        return known[:]
-
-
-def bits_per_byte(base: LoadedBase, held: Heldout) -> dict[str, Score]:
-    """Bits per byte of each source, by next-token prediction; the tokens are shared evenly by the sources."""
-    from onebase.evaluation.likelihood import by_source, nats_of
-
-    nats = []
-    for source, documents in held.documents.items():
-        if documents:
-            nats += nats_of(base, held.read(base, source), length=held.length)
-    return by_source(nats)
+    base: BaseConfig | None = None
 
 
 def as_read(objective: Objective, document: Tokens, number: int) -> Tokens:
@@ -77,7 +44,8 @@ class PretrainingObjective:
     config: a frozen config whose field `kind` has the objective's name as its default. make: builds the objective from a config. specials: further
     special tokens of a tokenizer that is trained for it. direction: attention of the trunk. shown: a document with its loss mask, for the token
     ledger; `number` seeds random choices. measure: scores held-out documents by source; measured: name of that score. version: increased when the
-    same config trains differently, so that no old run is resumed; empty: never changed.
+    same config trains differently, so that no old run is resumed; empty: never changed. media: it reads rows with images or audio. more:
+    further scores of held-out documents, by name.
     """
 
     config: type
@@ -88,6 +56,8 @@ class PretrainingObjective:
     measure: Callable[[LoadedBase, Heldout], dict[str, Score]] = bits_per_byte
     measured: str = "bits_per_byte"
     version: str = ""
+    media: bool = False
+    more: Mapping[str, Callable[[LoadedBase, Heldout], dict[str, Score]]] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -117,6 +87,33 @@ class InfillConfig:
     sources: tuple[str, ...] = ()
 
 
+@config
+class MixedConfig:
+    """Next tokens of text beside media, and media by flow matching (`flow`)."""
+
+    kind: Literal["mixed"] = "mixed"
+    flow: FlowConfig = FlowConfig()
+
+
+def _mixed(cfg: MixedConfig, run: Setting) -> Objective:
+    from onebase.objective.mixed import Mixed
+
+    assert run.base is not None, "a run passes the config of its base"
+    return Mixed.of(run.base, run.length, cfg.flow, run.seed)
+
+
+def _media_bits_per_byte(base: LoadedBase, held: Heldout) -> dict[str, Score]:
+    from onebase.pretraining.media_scores import text_scores
+
+    return text_scores(base, held)
+
+
+def _flow_loss(base: LoadedBase, held: Heldout) -> dict[str, Score]:
+    from onebase.pretraining.media_scores import flow_scores
+
+    return flow_scores(base, held)
+
+
 def _next_token(cfg: NextTokenConfig, run: Setting) -> Objective:
     from onebase.objective.next_token import NextToken
 
@@ -140,6 +137,14 @@ OBJECTIVES: dict[str, PretrainingObjective] = {
     # version: cuts are drawn differently since version 2
     "infill": PretrainingObjective(
         InfillConfig, _infill, shown=lambda o, document, n: o.turned([document], n)[0], version="2"
+    ),
+    "mixed": PretrainingObjective(
+        MixedConfig,
+        _mixed,
+        shown=lambda o, document, n: o.direction(document, n),
+        measure=_media_bits_per_byte,
+        more={"flow_loss": _flow_loss},
+        media=True,
     ),
 }
 

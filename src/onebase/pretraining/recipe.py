@@ -3,13 +3,17 @@
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 from onebase import config as configs
 from onebase.artifact.record import Origin, Path_, by_given
-from onebase.base.config import BaseConfig, TextShape, text_base
+from onebase.base.config import BaseConfig, TextShape, native_base
 from onebase.config import config, given_of
+from onebase.config_fields import later
 from onebase.data.sources import SourceConfig
 from onebase.errors import ConfigError
+from onebase.modality.kinds import PatchesConfig
+from onebase.modality.patches.config import PatchConfig
 from onebase.pretraining.objectives import NextTokenConfig, ObjectiveConfig, objective_of
 from onebase.train.config import TrainConfig
 
@@ -47,7 +51,7 @@ class LogConfig:
 
 @config
 class Recipe:
-    """One pretraining run of a text base. The vocabulary size is `model.vocab_size`."""
+    """One pretraining run. The vocabulary size is `model.vocab_size`. modalities: of the media in the data; without them the base reads text alone."""
 
     name: str
     data: DataConfig
@@ -56,6 +60,7 @@ class Recipe:
     tokenizer: TokenizerConfig = TokenizerConfig()
     objective: ObjectiveConfig = NextTokenConfig()
     log: LogConfig = LogConfig()
+    modalities: tuple[PatchesConfig, ...] = later(())
 
     def __post_init__(self) -> None:
         if self.train.sequence_length > self.model.context:
@@ -63,12 +68,25 @@ class Recipe:
                 f"train.sequence_length {self.train.sequence_length} is larger than model.context {self.model.context}",
                 "lower train.sequence_length or raise model.context",
             )
+        names = [getattr(m, "kind", "") for m in self.modalities]
+        if twice := [n for n in names if names.count(n) > 1]:
+            raise ConfigError(f"modalities names {twice[0]} twice", "give each modality once")
+        if names and not objective_of(self.objective).media:
+            raise ConfigError(
+                f"objective {objective_of(self.objective).name} reads text alone, and modalities has {', '.join(names)}",
+                "set objective.kind=mixed, or leave modalities out",
+            )
         self.base()  # refuses inconsistent sizes before the data is prepared
 
     def base(self, vocab_size: int | None = None) -> BaseConfig:
         """The config of the base, with the attention direction of its objective. vocab_size: of the tokenizer, if it exists."""
         shape = self.model if vocab_size is None else replace(self.model, vocab_size=vocab_size)
-        return text_base(shape, objective_of(self.objective).direction)
+        return native_base(shape, *self.patches.values(), direction=objective_of(self.objective).direction)
+
+    @property
+    def patches(self) -> dict[str, PatchConfig]:
+        """The modalities by the names of their codecs."""
+        return {m.kind: m for m in cast(tuple[PatchConfig, ...], self.modalities)}
 
 
 def origins(recipe: Recipe) -> Callable[[Path_], str]:

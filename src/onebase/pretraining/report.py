@@ -101,7 +101,7 @@ class Scores:
             return self
         (ngram, counted), found = fit_ngram(tokens, vocab), {}
         front = 0 if tokens.bos is None else 1
-        for source in self.base:
+        for source in [s for s in self.base if s in documents]:  # those of text alone
             mine = documents[source]
             nats = ngram.totals([d.ids[front:].astype(np.int64) for d in mine])
             found[source] = bits_per_byte(nats, [d.bytes for d in mine])
@@ -111,7 +111,8 @@ class Scores:
         """A line for each source, then a warning for a base no better than the 5-gram."""
         lines = []
         for source, s in self.base.items():
-            beside = f"; a 5-gram of the same text has {self.ngram[source].value:.3f}" if self.ngram else ""
+            ngram = self.ngram.get(source)
+            beside = f"; a 5-gram of the same text has {ngram.value:.3f}" if ngram else ""
             lines.append(
                 f"held-out {self.measured.replace('_', ' ')}, {source}: {s.value:.3f} ({s.low:.3f} to {s.high:.3f}){beside}"
             )
@@ -125,7 +126,8 @@ class Scores:
     def summary(self) -> str:
         """ "held-out bits per byte: notes 3.160 (a 5-gram: 1.760)"; nothing without scores."""
         each = ", ".join(
-            f"{source} {s.value:.3f}" + (f" (a 5-gram: {self.ngram[source].value:.3f})" if self.ngram else "")
+            f"{source} {s.value:.3f}"
+            + (f" (a 5-gram: {self.ngram[source].value:.3f})" if source in self.ngram else "")
             for source, s in self.base.items()
         )
         return f"held-out {self.measured.replace('_', ' ')}: {each}" if each else ""

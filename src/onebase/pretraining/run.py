@@ -11,9 +11,11 @@ from onebase.artifact.record import Origin
 from onebase.base.folder import LoadedBase, load_base, save_base
 from onebase.base.model import BaseModel
 from onebase.data import Dataset, RowPlan, TokenSet, prepare, read_source
+from onebase.data.sources import MARK
 from onebase.errors import ConfigError, UserError
 from onebase.evaluation.bootstrap import Score
 from onebase.evaluation.likelihood import DocumentIds
+from onebase.modality.patches.tokens import media_specials
 from onebase.modality.text.codec import TextCodec
 from onebase.modality.text.sample import SPECIALS
 from onebase.modality.text.shown import ledger_rows, render_rows
@@ -29,7 +31,8 @@ from onebase.pretraining.extending import (
     note_extension,
     under_way,
 )
-from onebase.pretraining.objectives import Heldout, Setting, objective_of
+from onebase.pretraining.heldout import Heldout
+from onebase.pretraining.objectives import Setting, objective_of
 from onebase.pretraining.recipe import Recipe, licences_from, origins, read_recipe
 from onebase.pretraining.report import (
     Scores,
@@ -115,9 +118,9 @@ def _run(
     dataset = _once(par, lambda: _dataset(recipe, out, log))
     tokenizer = _once(par, lambda: _tokenizer(recipe, out, dataset, log))
     codec = TextCodec(tokenizer)
-    tokens = _once(par, lambda: TokenSet.build(dataset, "train", tokenizer, out / "tokens"))
+    tokens = _once(par, lambda: TokenSet.build(dataset, "train", tokenizer, out / "tokens", recipe.patches))
     cfg, entry = recipe.base(tokenizer.vocab_size), objective_of(recipe.objective)
-    setting = Setting(tokenizer, recipe.train.sequence_length, recipe.train.seed, tuple(dataset.stats))
+    setting = Setting(tokenizer, recipe.train.sequence_length, recipe.train.seed, tuple(dataset.stats), cfg)
     objective = entry.make(recipe.objective, setting)
     plan = RowPlan(
         tokens,
@@ -150,13 +153,18 @@ def _run(
     loaded = LoadedBase(model, codec)
     heldout, known = dataset.first("holdout", 1000), dict[str, list[DocumentIds]]()
 
-    def measured(base: LoadedBase, tokens: int) -> dict[str, Score]:
-        """The objective's score of held-out documents by source, on this many tokens in all."""
-        return entry.measure(base, Heldout(heldout, recipe.train.sequence_length, tokens, known))
+    def all_measured(base: LoadedBase, tokens: int) -> dict[str, dict[str, Score]]:
+        """The objective's scores of held-out documents by name and source, on this many tokens in all; the main one first."""
+        held = Heldout(heldout, recipe.train.sequence_length, tokens, known)
+        each = {entry.measured: entry.measure, **entry.more}
+        return {name: measure(base, held) for name, measure in each.items()}
 
     def scores(_: BaseModel) -> dict[str, float]:
-        by_source = measured(loaded, EVAL_TOKENS // 4)
-        return {f"heldout_{entry.measured}/{k}": s.value for k, s in by_source.items()}
+        return {
+            f"heldout_{name}/{k}": s.value
+            for name, found in all_measured(loaded, EVAL_TOKENS // 4).items()
+            for k, s in found.items()
+        }
 
     job = Job(
         model=model,
@@ -182,16 +190,19 @@ def _run(
             kept = None if overwrite else keep_before(out, extended.before)
             whole.record = note_extension(out, extended, result.state.step, kept)
         note_run(whole.record, cfg, recipe, dataset, plan, result, counted, par.world)
-        final = Scores(entry.measured, measured(whole, EVAL_TOKENS))
+        scored = all_measured(whole, EVAL_TOKENS)
+        final = Scores(entry.measured, scored.pop(entry.measured))
         final = final.beside_ngram(tokens, cfg.text.vocab_size, known)
+        others = [Scores(name, found) for name, found in scored.items()]
         read = f"{result.state.step:,} steps, {share(epochs_of(plan, result.state.step))}"
-        final.note(whole.record)
+        for found in (final, *others):
+            found.note(whole.record)
         whole.record.add(
             "train.summary",
             "; ".join(filter(None, (read, final.summary()))),
             "computed from values of this record",
         )
-        for line in (read, *final.lines()):
+        for line in (read, *final.lines(), *(line for o in others for line in o.lines())):
             log(line)
         save_base(out / "base", whole, overwrite=extended is not None)
         if kept is not None:
@@ -224,14 +235,24 @@ def _dataset(recipe: Recipe, out: Path, log: Tell) -> Dataset:
     dataset = Dataset.open(path)
     for name, s in dataset.stats.items():
         log(
-            f"{name}: {s['documents']:,} documents, {s['bytes'] / 1e6:.2f} MB, {s['duplicates_removed']:,} duplicates removed, "
+            f"{name}: {s['documents']:,} documents, {s['bytes'] / 1e6:.2f} MB, {_media_of(s)}{s['duplicates_removed']:,} duplicates removed, "
             f"licence {s['licence']}"
         )
     return dataset
 
 
+def _media_of(stats: Mapping[str, Any]) -> str:
+    """ "400 images and sounds of 1.20 MB, ", where a source has any."""
+    if not (n := stats.get("media")):
+        return ""
+    bad = f" ({stats['bad_media_removed']:,} unreadable left out)" if stats.get("bad_media_removed") else ""
+    return f"{n:,} images and sounds of {stats.get('media_bytes', 0) / 1e6:.2f} MB{bad}, "
+
+
 def _tokenizer(recipe: Recipe, out: Path, dataset: Dataset, log: Tell) -> Tokenizer:
     specials = objective_of(recipe.objective).specials
+    if recipe.modalities:
+        specials = (*specials, *media_specials(recipe.patches))
     if recipe.tokenizer.path:
         tokenizer = _having(specials, recipe.tokenizer.path, recipe)
         if tokenizer.vocab_size != recipe.model.vocab_size:
@@ -265,7 +286,7 @@ def _sample(dataset: Dataset, budget: int) -> Iterator[str]:
     """Texts of about `budget` bytes, spread evenly over the documents."""
     total = sum(int(s["bytes"]) for s in dataset.stats.values())
     every = max(1, -(-total // budget))
-    return (d.text for i, d in enumerate(dataset.documents("train")) if i % every == 0)
+    return (d.text.replace(MARK, "") for i, d in enumerate(dataset.documents("train")) if i % every == 0)
 
 
 def _loggers(recipe: Recipe, out: Path, par: Parallel) -> list[Callback]:

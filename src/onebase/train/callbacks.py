@@ -13,7 +13,7 @@ from onebase.readable import duration
 
 @dataclass(frozen=True)
 class StepInfo:
-    """Facts of one finished step. loss: nats per supervised token. seconds: since the run began, over all resumes. total: steps of the run, None
+    """Facts of one finished step. loss: nats per supervised token; of several losses the weighted sum, of which `losses` are the parts by name. seconds: since the run began, over all resumes. total: steps of the run, None
     until a budget in minutes has become a number of steps."""
 
     step: int
@@ -26,11 +26,13 @@ class StepInfo:
     seconds: float
     skipped: bool = False
     scores: dict[str, float] = field(default_factory=dict)
+    losses: dict[str, float] = field(default_factory=dict)
 
 
 def as_line(info: StepInfo) -> dict[str, Any]:
-    """A step as a line of `log.jsonl`: its facts, then its scores by name."""
-    return {k: v for k, v in vars(info).items() if k != "scores"} | info.scores
+    """A step as a line of `log.jsonl`: its facts, then its losses (`loss/flow.image_patches`) and scores by name."""
+    facts = {k: v for k, v in vars(info).items() if k not in ("scores", "losses")}
+    return facts | {f"loss/{k}": v for k, v in info.losses.items()} | info.scores
 
 
 class Callback(Protocol):
@@ -120,12 +122,15 @@ class Progress(NoCallback):
         if self.terminal:
             self.live.start()
         self.task = self.live.add_task(self.title, total=total, completed=step, loss="...", speed="...")
-        self.smooth: float | None = None
+        self.smooth: dict[str, float] = {}
 
     def step(self, info: StepInfo) -> None:
         if not info.skipped:
-            self.smooth = info.loss if self.smooth is None else 0.9 * self.smooth + 0.1 * info.loss
-        shown = "..." if self.smooth is None else f"{self.smooth:.3f}"
+            now = {"": info.loss} | info.losses
+            self.smooth = {k: 0.9 * self.smooth.get(k, v) + 0.1 * v for k, v in now.items()}
+        parts = ", ".join(f"{k} {v:.3f}" for k, v in self.smooth.items() if k)
+        shown = f"{self.smooth['']:.3f}" if self.smooth else "..."
+        shown += f" ({parts})" if parts else ""
         speed = f"{info.tokens_per_second:,.0f}"
         self.live.update(self.task, completed=info.step + 1, total=info.total, loss=shown, speed=speed)
         if info.total is None:

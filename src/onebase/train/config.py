@@ -3,7 +3,7 @@
 from typing import Literal
 
 from onebase.config import config
-from onebase.config_fields import renamed
+from onebase.config_fields import later, renamed
 from onebase.errors import ConfigError
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
@@ -68,6 +68,8 @@ class TrainConfig:
 
     A global batch is `batch_size` rows of `sequence_length` tokens, in micro-batches of at most `micro_batch` rows (0: automatic). With `minutes` the
     first steps are timed, and the number of steps is fixed once from them; evaluation during training and checkpoints are not counted.
+
+    ema: decay of a running average of the weights, which the run ends with (None: it ends with the last weights).
     """
 
     steps: int | None = None
@@ -87,6 +89,7 @@ class TrainConfig:
     checkpoint: CheckpointConfig = CheckpointConfig()
     eval_every: int = 0
     max_bad_steps: int = 10
+    ema: float | None = later(None)
 
     def __post_init__(self) -> None:
         given = [n for n in ("steps", "tokens", "minutes") if getattr(self, n) is not None]
@@ -97,6 +100,8 @@ class TrainConfig:
             )
         if getattr(self, given[0]) <= 0:
             raise ConfigError(f"{given[0]} is {getattr(self, given[0])}", "give a number above 0")
+        if self.ema is not None and not 0 < self.ema < 1:
+            raise ConfigError(f"ema is {self.ema}", "give a decay between 0 and 1, such as 0.999")
         if self.batch_size < 1 or self.sequence_length < 2 or self.micro_batch < 0:
             raise ConfigError(
                 f"batch_size {self.batch_size}, micro_batch {self.micro_batch}, sequence_length {self.sequence_length}",

@@ -111,7 +111,7 @@ def _run(job: Job, par: Parallel) -> Result:
     if cfg.compile:
         compile_blocks(job.model)
     par.shard(job.model)
-    optim = Optimizers(job.model, cfg.muon, cfg.adamw)
+    optim = Optimizers(job.model, cfg.muon, cfg.adamw, cfg.ema)
     state = _resume(job, optim, identity)
     message = go_on(state.formats, formats(job.model, optim), state.step)
     if message and job.log and par.main:
@@ -155,7 +155,10 @@ def _run(job: Job, par: Parallel) -> Result:
                 state.flat, due = state.step, True
             if job.out and (stop or due or state.step == state.total):
                 _save(job, par, optim, state)
-    return Result(state, losses, stop and (state.total is None or state.step < state.total))
+    stopped = stop and (state.total is None or state.step < state.total)
+    if not stopped:
+        optim.use_average()
+    return Result(state, losses, stopped)
 
 
 def _step(job: Job, par: Parallel, optim: Optimizers, state: RunState, ahead: "_Ahead") -> StepInfo:
@@ -168,17 +171,18 @@ def _step(job: Job, par: Parallel, optim: Optimizers, state: RunState, ahead: "_
             counts[k] += n
     names = list(counts)
     totals = dict(zip(names, par.sum([counts[k] for k in names]), strict=True))
-    loss = torch.zeros((), dtype=torch.float64, device=job.model.device)
+    shares = torch.zeros(len(names), dtype=torch.float64, device=job.model.device)
     for i, batch in enumerate(batches):
         batch = batch.to(job.model.device)
         par.sync_gradients(job.model, i == len(batches) - 1)
         parts = job.model(lambda m, b=batch: job.objective.losses(m, b))
         # Every loss is a sum; dividing by the global count turns the sum over micro-batches and ranks into one mean.
         # Sharded training averages gradients over ranks, hence the factor.
-        part = sum(s / max(1.0, totals[k]) for k, (s, _) in parts.items())
-        (part * par.world).backward()
-        loss += part.detach()
-    total_loss = par.sum([float(loss)])[0]
+        means = [parts[k][0] / max(1.0, totals[k]) for k in names]
+        (sum(means) * par.world).backward()
+        shares += torch.stack([m.detach() for m in means])
+    by_name = dict(zip(names, par.sum(shares.tolist()), strict=True))
+    total_loss = sum(by_name.values())
     params = [p for p in optim.parameters() if p.grad is not None]
     norm_t = torch.nn.utils.get_total_norm([p.grad for p in params if p.grad is not None])
     norm = float(whole(norm_t))
@@ -208,6 +212,7 @@ def _step(job: Job, par: Parallel, optim: Optimizers, state: RunState, ahead: "_
         step=state.step - 1,
         total=state.total,
         loss=total_loss,
+        losses=by_name if len(by_name) > 1 else {},
         grad_norm=norm,
         factor=rate,
         tokens=state.tokens,

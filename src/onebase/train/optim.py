@@ -8,14 +8,18 @@ from torch import Tensor, nn
 from onebase.base.model import BaseModel
 from onebase.errors import ArtifactError
 from onebase.train.config import AdamWConfig, MuonConfig, ScheduleConfig
+from onebase.train.ema import Ema
 from onebase.train.muon import Muon, newton_schulz_dtype
 from onebase.train.parallel import is_split, split_like, whole
 
 
 class Optimizers:
-    """Muon for the trunk's matrices (when given), AdamW for the rest, both over trainable parameters only."""
+    """Muon for the trunk's matrices (when given), AdamW for the rest, both over trainable parameters only; and their running average, where `ema` is
+    its decay."""
 
-    def __init__(self, model: BaseModel, muon: MuonConfig | None, adamw: AdamWConfig) -> None:
+    def __init__(
+        self, model: BaseModel, muon: MuonConfig | None, adamw: AdamWConfig, ema: float | None = None
+    ) -> None:
         groups = model.groups()
         self.names: dict[nn.Parameter, str] = {p: n for g in groups.values() for n, p in g}
         self.parts: dict[str, torch.optim.Optimizer] = {}
@@ -38,6 +42,8 @@ class Optimizers:
             self.parts["adamw"] = torch.optim.AdamW(
                 adam, betas=adamw.betas, eps=adamw.eps, weight_decay=adamw.weight_decay, fused=fused
             )
+        if ema is not None:
+            self.parts["ema"] = Ema(self.names, ema)  # last: it averages what the others have made
         self.base_rates = {k: [g["lr"] for g in o.param_groups] for k, o in self.parts.items()}
 
     def parameters(self) -> list[nn.Parameter]:
@@ -59,6 +65,12 @@ class Optimizers:
     def zero_grad(self) -> None:
         for o in self.parts.values():
             o.zero_grad(set_to_none=True)
+
+    def use_average(self) -> None:
+        """Put the running averages into the weights, if there are any."""
+        for o in self.parts.values():
+            if isinstance(o, Ema):
+                o.use()
 
     def _states(self) -> Iterator[tuple[str, nn.Parameter, dict[str, Tensor]]]:
         for k, o in self.parts.items():

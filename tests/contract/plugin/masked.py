@@ -16,7 +16,8 @@ from onebase.evaluation.bootstrap import Score, mean_score
 from onebase.modality.text.sample import Tokens
 from onebase.objective.base import IGNORE, Batch, Losses, Row
 from onebase.objective.next_token import packed_batch, text_loss
-from onebase.pretraining.objectives import Heldout, PretrainingObjective, Setting, register
+from onebase.pretraining.heldout import Heldout
+from onebase.pretraining.objectives import PretrainingObjective, Setting, register
 
 MASK = "<mask>"
 

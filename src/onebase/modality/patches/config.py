@@ -1,6 +1,6 @@
 """Modalities of continuous patches, by their configs. R features of the bottleneck, P values of a patch, D width."""
 
-from typing import Literal
+from typing import Literal, Protocol
 
 from onebase.config import config
 from onebase.errors import ConfigError
@@ -36,6 +36,11 @@ class ImagePatchesConfig:
         """Coordinates of a patch: its row and its column."""
         return 2
 
+    def shown(self, shape: tuple[int, ...]) -> str:
+        """What patches of this shape are, by pixels."""
+        down, across = shape
+        return f"image {across * self.patch}x{down * self.patch}"
+
 
 @config
 class SoundPatchesConfig:
@@ -63,13 +68,34 @@ class SoundPatchesConfig:
         """Coordinates of a patch: its time."""
         return 1
 
+    def shown(self, shape: tuple[int, ...]) -> str:
+        """What patches of this shape are, by seconds."""
+        return f"audio {shape[0] * self.stack * self.mel.hop / self.mel.rate:.2g} s"
+
     @property
     def seconds(self) -> float:
         """Of the longest sound."""
         return self.limit * self.stack * self.mel.hop / self.mel.rate
 
 
-PatchConfig = ImagePatchesConfig | SoundPatchesConfig
+class PatchConfig(Protocol):
+    """The config of a modality of patches: those here, and those of other packages. shown: what patches of a shape are, in a few words."""
+
+    @property
+    def kind(self) -> str: ...
+    @property
+    def bottleneck(self) -> int: ...
+    @property
+    def limit(self) -> int: ...
+    @property
+    def trunk(self) -> str: ...
+    @property
+    def group(self) -> str: ...
+    @property
+    def values(self) -> int: ...
+    @property
+    def axes(self) -> int: ...
+    def shown(self, shape: tuple[int, ...]) -> str: ...
 
 
 def _check(cfg: PatchConfig, *names: str) -> None:

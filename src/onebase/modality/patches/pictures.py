@@ -1,5 +1,7 @@
 """Pictures as patches and back. C channels, H rows and W columns of pixels from -1 to 1, N patches, P values of a patch."""
 
+import io
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,8 +22,14 @@ def fitted(width: int, height: int, cfg: ImagePatchesConfig) -> tuple[int, int]:
     across, down = width / cfg.patch, height / cfg.patch
     less = min(1.0, (cfg.limit / (across * down)) ** 0.5)
     w, h = max(1, round(across * less)), max(1, round(down * less))
-    while w * h > cfg.limit:  # rounded up, or one patch high
-        w, h = (w - 1, h) if w >= h else (w, h - 1)
+    if w * h > cfg.limit:  # rounded up: the neighbour that fits and keeps the shape best
+        near = [
+            (w - i, h - j)
+            for i in (0, 1)
+            for j in (0, 1)
+            if w > i and h > j and (w - i) * (h - j) <= cfg.limit
+        ] or [(min(w, cfg.limit // h), h) if w > h else (w, min(h, cfg.limit // w))]
+        w, h = min(near, key=lambda p: abs(math.log(p[0] / p[1] * down / across)))
     if max(w, h) * 4 < max(across, down) * less * 3:
         raise DataError(
             f"a picture of {width:,} x {height:,} pixels does not fit in {cfg.limit:,} patches of {cfg.patch} x {cfg.patch}",
@@ -52,6 +60,13 @@ def from_patches(patch_NP: Tensor, across: int, cfg: ImagePatchesConfig) -> Tens
     down, p = len(patch_NP) // across, cfg.patch
     cut = patch_NP.reshape(down, across, cfg.channels, p, p)
     return cut.permute(2, 0, 3, 1, 4).reshape(cfg.channels, down * p, across * p)
+
+
+def png(patch_NP: Tensor, shape: tuple[int, ...], cfg: ImagePatchesConfig) -> bytes:
+    """Patches, down and across as in `shape`, as the bytes of a PNG file."""
+    out = io.BytesIO()
+    to_image(from_patches(patch_NP, shape[1], cfg)).save(out, "PNG")
+    return out.getvalue()
 
 
 def grid(across: int, down: int) -> Tensor:

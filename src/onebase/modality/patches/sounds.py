@@ -1,5 +1,6 @@
 """Sound as patches of log-mel frames, and back by Griffin-Lim. N samples, F frames, M mel bands, K frequencies, n patches, P values of a patch."""
 
+import io
 import wave
 from pathlib import Path
 
@@ -71,10 +72,17 @@ def _nearest_powers(power_MF: Tensor, filters_MK: Tensor, steps: int = 100) -> T
     return found_KF
 
 
-def write_wav(path: str | Path, sound_N: Tensor, rate: int) -> None:
+def wav(patch_nP: Tensor, cfg: SoundPatchesConfig) -> bytes:
+    """Patches as the bytes of a WAV file."""
+    out = io.BytesIO()
+    write_wav(out, griffin_lim(mel_of(patch_nP, cfg), cfg.mel), cfg.mel.rate)
+    return out.getvalue()
+
+
+def write_wav(path: str | Path | io.BytesIO, sound_N: Tensor, rate: int) -> None:
     """Samples from -1 to 1 as a WAV file of 16 bits; louder ones are clipped."""
     pcm = (sound_N.detach().float().cpu().clamp(-1, 1) * 32767).round().to(torch.int16)
-    with wave.open(str(path), "wb") as f:
+    with wave.open(path if isinstance(path, io.BytesIO) else str(path), "wb") as f:
         f.setnchannels(1)
         f.setsampwidth(2)
         f.setframerate(rate)

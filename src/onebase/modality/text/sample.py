@@ -55,12 +55,15 @@ class Sample:
 @dataclass(frozen=True, eq=False)
 class MediaContent:
     """An image or a sound, decoded when it is needed. digest: hash of its encoded bytes; count: its patches; load: returns them, fp32 [N, P], and
-    their coordinates, int [N, K]; name: of the file, for messages."""
+    their coordinates, int [N, K]; name: of the file, for messages; shape: patches along each coordinate, the last coordinate changing fastest;
+    shown: what it is, for the token ledger."""
 
     digest: str
     count: int
     load: Callable[[], tuple[NDArray[np.float32], NDArray[np.int64]]]
     name: str = ""
+    shape: tuple[int, ...] = ()
+    shown: str = "media"
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,4 +1,4 @@
-"""Samples as readable text: decoded, special tokens by name, supervised text between « »."""
+"""Samples as readable text: decoded, special tokens by name, media as what they are, `[image 28x28]`; what is supervised between « »."""
 
 from __future__ import annotations
 
@@ -30,13 +30,25 @@ def ledger_rows(tokens: Iterable[Tokens], tokenizer: Tokenizer, rows: int = 3) -
     """The first `rows` samples as the trainer sees them, special tokens shown by name."""
     out: list[LedgerRow] = []
     for item in itertools.islice(tokens, rows):
-        cuts = [0, *(np.flatnonzero(np.diff(item.loss.astype(np.int8))) + 1).tolist(), len(item)]
+        learnt = item.loss.copy()
+        for m in item.media:
+            learnt[m.start : m.stop] = m.noise
+        inside = {m.start: m for m in item.media}
+        borders = {b for m in item.media for b in (m.start, m.stop)}
+        cuts = sorted(
+            {0, *(np.flatnonzero(np.diff(learnt.astype(np.int8))) + 1).tolist(), len(item), *borders}
+        )
         segments = tuple(
-            (tokenizer.decode(item.ids[a:b].tolist(), skip_special=False), bool(item.loss[a]))
+            (
+                f"[{inside[a].content.shown}]"
+                if a in inside
+                else tokenizer.decode(item.ids[a:b].tolist(), skip_special=False),
+                bool(learnt[a]),
+            )
             for a, b in itertools.pairwise(cuts)
             if b > a
         )
-        out.append(LedgerRow(item.id, item.source, segments, len(item), int(item.loss.sum())))
+        out.append(LedgerRow(item.id, item.source, segments, len(item), int(learnt.sum())))
     return out
 
 

@@ -1,0 +1,101 @@
+"""Scores of held-out documents with media: bits per byte of their text, and the flow loss of their media at times from noisy to clean."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from onebase.base.folder import LoadedBase
+from onebase.data.sources import MARK, Document
+from onebase.data.tokenising import media_sample
+from onebase.errors import DataError
+from onebase.evaluation.bootstrap import Score, mean_score
+from onebase.evaluation.likelihood import DocumentNats, by_source, nats_of
+from onebase.modality.patches.tokens import MediaCodec
+from onebase.modality.text.sample import Tokens
+from onebase.objective.base import IGNORE
+from onebase.objective.flow_config import FlowConfig
+from onebase.objective.mixed import Mixed, flow_losses, generated
+from onebase.pretraining.heldout import Heldout
+
+TIMES = (0.1, 0.3, 0.5, 0.7, 0.9)
+"""Of the flow: 0 is noise, 1 is clean."""
+BATCH = 16
+AS_READ = FlowConfig(generate=0.0, drop=0.0, damage=0.0)
+
+
+def text_scores(base: LoadedBase, held: Heldout) -> dict[str, Score]:
+    """Bits per byte of each source: of plain text by next tokens, of documents with media of their text beside them."""
+    nats: list[DocumentNats] = []
+    for source, documents in held.documents.items():
+        if any(d.media for d in documents):
+            nats += _media_nats(base, documents, held)
+        elif documents:
+            nats += nats_of(base, held.read(base, source), length=held.length)
+    return by_source(nats)
+
+
+@torch.no_grad()
+def _media_nats(base: LoadedBase, documents: Sequence[Document], held: Heldout) -> list[DocumentNats]:
+    found = []
+    objective = Mixed.of(base.model, held.length, AS_READ)
+    each = _tokens(base, documents, held)
+    for first in range(0, len(each), BATCH):
+        part = each[first : first + BATCH]
+        batch = objective.batch([[t] for _, t in part], first).to(base.model.device)
+        read = batch.inputs["text"]
+        h_BTD = base.model.hidden(read.ids_BT, read.cols, read.mask, media=read.media).hidden
+        for (document, tokens), h_TD, goal_T in zip(part, h_BTD, batch.targets["next_token"], strict=True):
+            used = goal_T != IGNORE
+            logits_NV = base.model.text.logits(h_TD[used]).float()
+            goal_N = goal_T[used]
+            value = float(torch.nn.functional.cross_entropy(logits_NV, goal_N, reduction="sum"))
+            text = document.text.replace(MARK, "")
+            if text:
+                size = len(text.encode())
+                found.append(DocumentNats(document.source, value, size, int(tokens.loss.sum())))
+    return found
+
+
+@torch.no_grad()
+def flow_scores(base: LoadedBase, held: Heldout) -> dict[str, Score]:
+    """Mean loss of predicting clean patches, by source, codec and time: `digits.image_patches.t0.3`."""
+    out: dict[str, Score] = {}
+    for source, documents in held.documents.items():
+        each = [generated(t) for _, t in _tokens(base, documents, held)]
+        for codec, module in base.model.patches.items():
+            rows = [t for t in each if any(m.kind == codec and m.noise for m in t.media)]
+            if not rows:
+                continue
+            for time in TIMES:
+                objective = replace(Mixed.of(base.model, held.length, AS_READ), time=time)
+                values: list[float] = []
+                for first in range(0, len(rows), BATCH):
+                    part = rows[first : first + BATCH]
+                    batch = objective.batch([[t] for t in part], first).to(base.model.device)
+                    read = batch.inputs["text"]
+                    h_BTD = base.model.hidden(read.ids_BT, read.cols, read.mask, media=read.media).hidden
+                    goal = [batch.targets[f"flow.{codec}.{k}"] for k in ("clean", "t", "place")]
+                    loss_N = flow_losses(module, h_BTD, *goal)
+                    owner_N = goal[2] // held.length
+                    values += [float(loss_N[owner_N == b].mean()) for b in range(len(part))]
+                out[f"{source}.{codec}.t{time}"] = mean_score("flow_loss", np.asarray(values))
+    return out
+
+
+def _tokens(base: LoadedBase, documents: Sequence[Document], held: Heldout) -> list[tuple[Document, Tokens]]:
+    """Documents with media as tokens, those alone that fit in a row, up to a source's share of the tokens."""
+    codec = MediaCodec(base.codec, {k: m.cfg for k, m in base.model.patches.items()})
+    found, total = [], 0
+    for document in documents:
+        try:
+            tokens = codec.tokens(media_sample(document))
+        except DataError:
+            continue  # left out of training, too
+        if len(tokens) <= held.length:
+            found.append((document, tokens))
+            total += len(tokens)
+        if total >= held.tokens // len(held.documents):
+            break
+    return found
