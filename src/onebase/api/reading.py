@@ -27,10 +27,11 @@ from onebase.engine.passages import Extracted, extracted
 from onebase.engine.prompter import Given
 from onebase.engine.speech import Transcriber
 from onebase.engine.text_index import Index, LastTexts, Near, Row
-from onebase.engine.transcribing import Transcript, transcribe
+from onebase.engine.transcribing import Transcript, heard, transcribe
 from onebase.errors import UserError
 from onebase.methods.bound import Bound
 from onebase.methods.spans import Span
+from onebase.modality.media import MEDIA
 
 
 class Understanding(Bound):
@@ -145,6 +146,8 @@ class Understanding(Bound):
         (always on for audio longer than the base's window). temperatures: tried in turn until the text passes the quality checks; (0.0,) is
         greedy only. condition: condition each window on the previous text (docs/speech.md). Raises UserError.
         """
+        if MEDIA["audio"].codec in self.loaded.model.patches:
+            return heard(self.loaded, path, self.routing)
         if self._ears is None:
             self._ears = Transcriber(self.loaded, self.routing)
         return transcribe(

@@ -40,7 +40,7 @@ class Generation(Bound):
         for a prompt longer than the context, a constraint that cannot be met, or a suffix without infill training."""
         sampling = _sampling(max_tokens, temperature, stop, top_p, seed, constraint)
         read = self._read(prompt, images, variables, suffix)
-        return generate(self.loaded, [read.ids], sampling, self.routing, inserts=[read.inserts])[0].text
+        return self._write(read, sampling)
 
     def chat(
         self,
@@ -61,7 +61,7 @@ class Generation(Bound):
         if isinstance(prompt, str):
             raise DataError("chat takes a list of messages, not a text", "use generate to continue a text")
         read = seeing.chat_prompt(self.loaded, prompt, self.routing)
-        return generate(self.loaded, [read.ids], sampling, self.routing, inserts=[read.inserts])[0].text
+        return self._write(read, sampling)
 
     def stream(
         self,
@@ -80,7 +80,7 @@ class Generation(Bound):
         """Stream the text of `generate` (for a str) or `chat` (for messages), piece by piece."""
         sampling = _sampling(max_tokens, temperature, stop, top_p, seed, constraint)
         read = self._read(prompt, images, variables, suffix)
-        for pieces in stream(self.loaded, [read.ids], sampling, self.routing, [read.inserts]):
+        for pieces in stream(self.loaded, [read.ids], sampling, self.routing, [read.inserts], [read.media]):
             for piece in pieces:
                 if piece.text:
                     yield piece.text
@@ -91,6 +91,10 @@ class Generation(Bound):
         """The rendered prompt for a text or a conversation, from the saved prompt attached to the base: `read` (a text or messages), and the
         number of stored `examples` in it and `dropped` from it. Without a saved prompt the input is unchanged. Raises UserError."""
         return prompted(self.attached, given, variables)
+
+    def _write(self, read: seeing.Prompt, sampling: Sampling) -> str:
+        vectors, media = [read.inserts], [read.media]
+        return generate(self.loaded, [read.ids], sampling, self.routing, inserts=vectors, media=media)[0].text
 
     def _read(
         self,

@@ -11,13 +11,16 @@ import torch
 from torch import Tensor
 
 from onebase.base.folder import LoadedBase
+from onebase.base.patches import Patches
 from onebase.engine.batching import left_padded, read_once, rows_of
 from onebase.engine.constrain import Guide, guides, masked
+from onebase.engine.media_prompts import positions_after, with_media
 from onebase.engine.request import Completion, Finish, Piece, Top, check_prompts
 from onebase.engine.sampler import Sampler, Sampling
 from onebase.engine.stream import TextStream
 from onebase.errors import UserError
-from onebase.model.mask import Cols
+from onebase.modality.text.sample import Media
+from onebase.model.mask import Cols, mixed
 from onebase.model.position import room
 from onebase.model.proj import AdapterRouting
 
@@ -38,7 +41,7 @@ class Decoder:
     """Decodes a batch of prompts. Call `step` until `live` is False; the caller may stop at any time.
 
     max_tokens of a request is reduced to what fits in the context. inserts: for each prompt the vectors [N, D] that replace the connector's tokens in
-    it, or None. Raises as `check_prompts`, and UserError for a constraint that cannot be satisfied.
+    it, or None. media: for each prompt those that stand in it, of a base of patches. Raises as `check_prompts`, and UserError for a constraint that cannot be satisfied.
     """
 
     def __init__(
@@ -48,9 +51,11 @@ class Decoder:
         sampling: Sampling | Sequence[Sampling] | None = None,
         routing: AdapterRouting | None = None,
         inserts: Sequence[Tensor | None] | None = None,
+        media: Sequence[Sequence[Media]] | None = None,
     ) -> None:
         check_prompts(base, prompts, routing=routing)
-        self._inserts = list(inserts or ())
+        self._inserts = list(inserts) if inserts and any(x is not None for x in inserts) else []
+        self._media = list(media) if media and any(media) else []
         self._began = False
         each = (
             [sampling or Sampling()] * len(prompts)
@@ -82,14 +87,19 @@ class Decoder:
             )
         ]
         self._sampler = Sampler(each, self._device)
-        self._once = None if self._inserts else read_once(prompts, routing)
+        self._once = None if self._inserts or self._media else read_once(prompts, routing)
         read, reading = prompts, routing
         if self._once is not None:
             first, _ = self._once
             read, reading = [prompts[i] for i in first], rows_of(routing, first)
         self._next, self._cols = left_padded(read, self._device)
         longest = self._next.shape[1] if prompts else 0
-        self._pos = torch.tensor([[len(p)] for p in prompts], device=self._device)
+        self._lengths = [len(p) for p in prompts]
+        after = [
+            positions_after(n, m)
+            for n, m in zip(self._lengths, self._media or [()] * len(prompts), strict=True)
+        ]
+        self._pos = torch.tensor([[n] for n in after], device=self._device)
         self._doc = torch.zeros_like(self._pos)
         slots = longest + max((r.left for r in self._rows), default=0)
         self._cache = base.model.new_cache(len(read), slots, reading)
@@ -125,18 +135,25 @@ class Decoder:
     def _logits(self) -> Tensor:
         """fp32 [B, V] after the newest token of each row."""
         inserts = [x for x in self._inserts if x is not None]  # row by row
+        cols, mask = self._cols, None
+        patches: dict[str, Patches] = {}
+        if self._media:
+            cols, patches = with_media(self._model, cols, self._media, self._lengths)
+            mask = mixed()
         once, routing, decoding = self._once, self._active, self._began
         self._began = True
         if once is not None:
             routing = rows_of(routing, once[0])
-        self._inserts, self._once = [], None  # only for the prompts, not for later steps
+        self._inserts, self._media, self._once = [], [], None  # only for the prompts, not for later steps
         # Always SDPA: a kernel compiled per shape, as in training, would be compiled again for every length of the cache.
         out = self._model.hidden(
             self._next,
-            self._cols,
+            cols,
+            mask,
             cache=self._cache,
             routing=routing,
             inserts=torch.cat(inserts) if inserts else None,
+            media=patches,
             impl="sdpa",
         )
         logits_BV = self._model.text.logits(out.hidden[:, -1], routing, decoding=decoding)
@@ -195,6 +212,8 @@ class Decoder:
         self._active = rows_of(self._active, keep)
         self._sampler = self._sampler.rows(keep)
         self._inserts = [self._inserts[i] for i in keep] if self._inserts else []
+        self._media = [self._media[i] for i in keep] if self._media else []
+        self._lengths = [self._lengths[i] for i in keep]
         self._rows = [self._rows[i] for i in keep]
 
 
@@ -204,13 +223,14 @@ def stream(
     sampling: Sampling | Sequence[Sampling] | None = None,
     routing: AdapterRouting | None = None,
     inserts: Sequence[Tensor | None] | None = None,
+    media: Sequence[Sequence[Media]] | None = None,
 ) -> Iterator[list[Piece]]:
     """Continue a batch of prompts (token ids, as from Tokenizer.encode(text, bos=True)); yields the pieces of each step.
 
     sampling: one for all or one for each prompt (default: greedy, 128 tokens). The joined texts of a row's pieces equal the text of `generate`.
     Raises PromptTooLong or UserError before the first step.
     """
-    return _run(Decoder(base, prompts, sampling, routing, inserts))
+    return _run(Decoder(base, prompts, sampling, routing, inserts, media))
 
 
 def _run(decoder: Decoder) -> Iterator[list[Piece]]:
@@ -235,6 +255,7 @@ def generate(
     *,
     batch: int = 32,
     inserts: Sequence[Tensor | None] | None = None,
+    media: Sequence[Sequence[Media]] | None = None,
 ) -> list[Completion]:
     """Whole answers to prompts (token ids), in their order; at most `batch` are decoded at once, similar lengths together.
 
@@ -250,7 +271,8 @@ def generate(
         )
         sums = [_Sum() for _ in index]
         vectors = None if inserts is None else [inserts[i] for i in index]
-        for pieces in stream(base, [prompts[i] for i in index], each, rows_of(routing, index), vectors):
+        seen = None if media is None else [media[i] for i in index]
+        for pieces in stream(base, [prompts[i] for i in index], each, rows_of(routing, index), vectors, seen):
             for piece in pieces:
                 s = sums[piece.row]
                 s.text.append(piece.text)

@@ -45,12 +45,13 @@ def drawn(
     *,
     unprompted: Sequence[int] | None = None,
     known: tuple[Tensor, Tensor] | None = None,
+    start: tuple[Tensor, float] | None = None,
     routing: AdapterRouting | None = None,
 ) -> Tensor:
     """Clean patches fp32 [B, N, P] of `count` pictures behind the ids of a prompt, their opening at its end.
 
     unprompted: the ids that stand for no prompt (first token and opening), without which there is no guidance. known: patches [N, P] and which of
-    them are given (bool [N]); only the others are made. The same seed gives the same picture, whatever `count` is. Raises UserError beyond the
+    them are given (bool [N]); only the others are made. start: patches [N, P] to begin with instead of noise, and from which time (0: they are all noise). The same seed gives the same picture, whatever `count` is. Raises UserError beyond the
     context.
     """
     module = base.patches[codec]
@@ -67,7 +68,8 @@ def drawn(
         if ids is not None
     ]
     noise_BNP = _noise(how.seed, count, (N, module.cfg.values)).to(base.device)
-    z_BNP = noise_BNP
+    begin = 0.0 if start is None else start[1]
+    z_BNP = noise_BNP if start is None else begin * start[0] + (1.0 - begin) * noise_BNP
 
     def velocity(z_BNP: Tensor, t: float) -> Tensor:
         found = [head.clean(z_BNP, t) for head in heads]
@@ -79,7 +81,7 @@ def drawn(
             return z_BNP
         return torch.where(known[1][:, None], t * known[0] + (1.0 - t) * noise_BNP, z_BNP)
 
-    times = torch.linspace(0.0, 1.0, how.steps + 1, dtype=torch.float64).tolist()
+    times = torch.linspace(begin, 1.0, how.steps + 1, dtype=torch.float64).tolist()
     for t, then in pairwise(times):
         v_BNP = velocity(z_BNP, t)
         ahead_BNP = z_BNP + (then - t) * v_BNP

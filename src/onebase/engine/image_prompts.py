@@ -9,9 +9,11 @@ from torch import Tensor
 
 from onebase.base.folder import LoadedBase
 from onebase.base.links import ConnectorConfig, connector_places
+from onebase.engine.media_prompts import media_tokens
 from onebase.errors import ArtifactError, DataError, UserError
 from onebase.modality.image.pixels import pixels
-from onebase.modality.text.sample import Message, Sample, Segment, in_parts, joined
+from onebase.modality.media import MEDIA
+from onebase.modality.text.sample import Media, Message, Sample, Segment, in_parts, joined
 from onebase.model.proj import AdapterRouting
 
 BATCH = 8
@@ -19,10 +21,11 @@ BATCH = 8
 
 
 class Prompt(NamedTuple):
-    """Token ids, and the vectors that replace the image tokens (None without images)."""
+    """Token ids, and the vectors that replace the image tokens (None without images). media: of a base of patches, in their places."""
 
     ids: list[int]
     inserts: Tensor | None
+    media: tuple[Media, ...] = ()
 
 
 def sees(base: LoadedBase) -> bool:
@@ -35,12 +38,30 @@ def text_prompt(
 ) -> Prompt:
     """A text to be continued, with the name of the image token where each image goes. Raises UserError if the number of image tokens is not that of the
     images, DataError naming a file that is not an image."""
+    if base.model.patches:
+        return _with_patches(base, text, paths)
     name = image_name(base)
     spans: list[Segment] = []
     for i, part in enumerate(text.split(name)):
         spans += ([Segment("special", name)] if i else []) + ([Segment("text", part)] if part else [])
     ids = base.codec.tokens(Sample(tuple(spans))).ids.tolist()
     return _with_pictures(base, ids, paths, routing)
+
+
+def _with_patches(base: LoadedBase, text: str, paths: Sequence[str | Path]) -> Prompt:
+    """The prompt of a base of patches: `<|image|>` stands for each image."""
+    name = MEDIA["image"].special
+    texts = text.split(name)
+    if len(texts) - 1 != len(paths):
+        raise UserError(
+            f"{len(paths)} images, but {len(texts) - 1} image tokens in the prompt",
+            f"write {name} once for each image",
+        )
+    parts: list[tuple[str, str | Path | bytes]] = [("text", texts[0])] if texts[0] else []
+    for path, part in zip(paths, texts[1:], strict=True):
+        parts += [("image", path), *([("text", part)] if part else [])]
+    tokens = media_tokens(base, *parts)
+    return Prompt(tokens.ids.tolist(), None, tokens.media)
 
 
 def chat_prompt(

@@ -5,9 +5,12 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from onebase.base.folder import LoadedBase
+from onebase.engine.media_answers import described
 from onebase.engine.speech import SpeechRequest, TimedText, Transcriber
 from onebase.errors import UserError
 from onebase.modality.audio.read import read_audio
+from onebase.model.proj import AdapterRouting
 
 TASKS = ("transcribe", "translate")
 
@@ -22,6 +25,12 @@ class Transcript:
     segments: tuple[TimedText, ...] = field(repr=False)
     language_probability: float = 1.0
     duration: float = 0.0
+
+
+def heard(base: LoadedBase, path: str | Path, routing: AdapterRouting | None) -> Transcript:
+    """What a base of patches writes behind a sound. It knows no languages and no times."""
+    (text,) = described(base, "audio", [path], routing=routing)
+    return Transcript(text, None, ())
 
 
 def transcribe(
