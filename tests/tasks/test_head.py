@@ -5,7 +5,8 @@ import torch
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.linear_model import LogisticRegression
 
-from onebase.methods.head import _solve, fit_head, fit_pooled
+from onebase.methods.head import fit_head, fit_pooled
+from onebase.methods.logistic import solve
 from onebase.methods.vector_head import (
     SPREAD_PRIOR,
     VECTOR_C,
@@ -29,7 +30,7 @@ def blobs(
 def test_solution_is_the_convex_optimum() -> None:
     x, y = blobs(60, 8, 3, 0)
     x = x.double()
-    w, b = _solve(x, y, 3, 0.1)
+    w, b = solve(x, y, 3, 0.1)
     # Ours: mean loss + 0.5 * s / C * |w|^2; scikit-learn's: C * sum of losses + 0.5 * |w|^2.
     sk = LogisticRegression(C=1 / (60 * 0.1 / 3), tol=1e-10, max_iter=5000).fit(x.numpy(), y.numpy())
     assert np.allclose(w.numpy() - w.numpy().mean(0), sk.coef_ - sk.coef_.mean(0), atol=2e-3)

@@ -7,7 +7,8 @@ from sklearn.linear_model import LogisticRegression, Ridge
 
 from onebase.api.base import Base
 from onebase.errors import UserError
-from onebase.methods.head import Fitted, fit_head, solve_bytes, spread
+from onebase.methods.head import Fitted, fit_head
+from onebase.methods.logistic import solve_bytes, spread
 from onebase.methods.ridge import fit_ridge
 from onebase.methods.vector_head import fit_vector
 from onebase.tasks import checks as fitting

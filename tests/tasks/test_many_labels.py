@@ -13,7 +13,8 @@ from onebase.api.base import Base
 from onebase.assess.gating import against_classical
 from onebase.base.folder import load_base, save_base
 from onebase.errors import DataError, UserError
-from onebase.methods.head import _solve, fit_head
+from onebase.methods.head import fit_head
+from onebase.methods.logistic import solve
 from tests.helpers import tiny_base
 
 ROWS = [
@@ -39,7 +40,7 @@ def test_each_label_has_the_logistic_regression_of_sklearn() -> None:
     g = torch.Generator().manual_seed(0)
     x = torch.randn(60, 8, generator=g).double()
     y = (x[:, :3] + torch.randn(60, 3, generator=g) > 0.3).double()
-    w, b = _solve(x, y, 3, 0.1)
+    w, b = solve(x, y, 3, 0.1)
     for c in range(3):
         # Ours: mean loss + 0.5 * s / 4 * |w|^2; scikit-learn's: C * sum of losses + 0.5 * |w|^2.
         sk = LogisticRegression(C=1 / (60 * 0.1 / 4), tol=1e-10, max_iter=5000).fit(

@@ -25,7 +25,7 @@ from onebase.evaluation.baselines import (
 from onebase.evaluation.bootstrap import Array
 from onebase.evaluation.predictions import Labels, LabelSets, Numbers
 from onebase.modality.image.pixels import read_picture
-from onebase.tasks.classify import is_multilabel
+from onebase.tasks.class_scores import is_multilabel
 
 TERMS = 1000
 """Number of words whose TF-IDF are features of the trees."""

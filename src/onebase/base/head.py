@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from onebase.config import config
 from onebase.config_fields import later
 from onebase.errors import ConfigError
+from onebase.modality.text.counts import TokenCounts
 from onebase.modality.text.long import Long
 from onebase.model.config import GATED, Activation, NormConfig
 from onebase.model.feedforward import ACTIVATIONS
@@ -56,7 +57,8 @@ class HeadConfig:
     tags: names of the outputs per token, if they have another order or scheme (B-name, I-name, name, O). sigmoid: apply a sigmoid to a
     value. pairs: a row may have a `text_pair`, which is read with its text. typed: the second text of a pair has type 1. pad: tokens of
     this id at the end of a text are not read. limit: maximum tokens of a text or a pair (null: the context). long: what to do with texts
-    beyond the limit (of a pair, the longer text is truncated, unless it is refused).
+    beyond the limit (of a pair, the longer text is truncated, unless it is refused). counts: the head also reads how often each token
+    occurs in the text (for "one" label, without a hidden layer).
     """
 
     labels: tuple[str, ...] = ()
@@ -73,6 +75,7 @@ class HeadConfig:
     pad: int | None = None
     limit: int | None = None
     long: Long = later("refuse")
+    counts: bool = later(False)
 
     def __post_init__(self) -> None:
         if not self.labels and self.gives not in ("value", "answer"):
@@ -81,6 +84,11 @@ class HeadConfig:
             raise ConfigError(
                 f"a head has mean {self.mean} and scale {self.scale}",
                 "both must be finite, and scale above 0",
+            )
+        if self.counts and (self.gives != "one" or self.reads != "text" or self.layer is not None):
+            raise ConfigError(
+                "a head that counts tokens gives one label of a text, without a hidden layer",
+                "set counts to false",
             )
 
     @property
@@ -133,21 +141,27 @@ class HeadLayer(nn.Module):
 
 
 class Head(nn.Module):
-    """z = x W^T + b in fp32, after a hidden layer if there is one."""
+    """z = x W^T + b in fp32, after a hidden layer if there is one; with a `vocabulary` of V tokens also + c U, of token counts c [B, V]."""
 
-    def __init__(self, features: int, classes: int, layer: LayerConfig | None = None) -> None:
+    def __init__(
+        self, features: int, classes: int, layer: LayerConfig | None = None, vocabulary: int | None = None
+    ) -> None:
         super().__init__()
         self.layer = None if layer is None else HeadLayer(layer, features)
         self.weight_CP = nn.Parameter(torch.zeros(classes, features))
         self.bias_C = nn.Parameter(torch.zeros(classes))
+        self.counts_VC = None if vocabulary is None else nn.Parameter(torch.zeros(vocabulary, classes))
 
-    def forward(self, x_BP: Tensor) -> Tensor:
+    def forward(self, x_BP: Tensor, counts_BV: TokenCounts | None = None) -> Tensor:
+        assert (counts_BV is None) == (self.counts_VC is None), "token counts are for heads that read them"
         x_BP = x_BP.float()
-        return F.linear(x_BP if self.layer is None else self.layer(x_BP), self.weight_CP, self.bias_C)
+        z_BC = F.linear(x_BP if self.layer is None else self.layer(x_BP), self.weight_CP, self.bias_C)
+        return z_BC if counts_BV is None or self.counts_VC is None else z_BC + counts_BV.times(self.counts_VC)
 
     @property
     def tensors(self) -> dict[str, Tensor]:
-        """All parameters by their names in a file: `head.weight` [C, P], `head.bias` [C], `head.layer.weight` [P, P] and so on."""
+        """All parameters by their names in a file: `head.weight` [C, P], `head.bias` [C], `head.layer.weight` [P, P], `head.counts` [V, C]
+        and so on."""
         return {file_name(name): p.detach() for name, p in self.named_parameters()}
 
     @classmethod
@@ -155,8 +169,9 @@ class Head(nn.Module):
         """The head with these tensors. Raises ConfigError where their names or shapes do not match the config."""
         weight = tensors.get("head.weight")
         features = weight.shape[1] if weight is not None and weight.ndim == 2 else 0
+        vocabulary = len(tensors.get("head.counts", ())) if cfg.counts else None
         with torch.device("meta"):  # allocate nothing for tensors that do not fit
-            head = cls(features, cfg.outputs, cfg.layer)
+            head = cls(features, cfg.outputs, cfg.layer, vocabulary)
         own = {file_name(name): p for name, p in head.named_parameters()}
         if odd := sorted(n for n in own.keys() | tensors.keys() if not _fits(own.get(n), tensors.get(n))):
             layer = " after a hidden layer" if cfg.layer else ""
@@ -173,7 +188,7 @@ class Head(nn.Module):
 
 def file_name(name: str) -> str:
     """The name of a head's parameter in a file."""
-    return "head." + {"weight_CP": "weight", "bias_C": "bias"}.get(name, name)
+    return "head." + {"weight_CP": "weight", "bias_C": "bias", "counts_VC": "counts"}.get(name, name)
 
 
 def _fits(own: Tensor | None, given: Tensor | None) -> bool:

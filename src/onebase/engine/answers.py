@@ -29,6 +29,7 @@ from onebase.errors import DataError, UserError
 from onebase.methods.bound import Bound
 from onebase.methods.folder import Attached
 from onebase.methods.spans import Placed, Span, placed, spans_of
+from onebase.modality.text.counts import token_counts
 from onebase.modality.text.sample import Tokens
 from onebase.modality.text.tokenizer import Tokenizer
 from onebase.model.proj import AdapterRouting
@@ -163,9 +164,11 @@ def classes_of(on: Attached, texts: Sequence[Tokens]) -> tuple[tuple[str, ...], 
     cfg = on.config.head
     assert cfg is not None
     warn_of_cut(texts)
-    x_NP = features(on.base, [_unpadded(t, cfg.pad) for t in texts], cfg.pooling, on.routing)
+    read = [_unpadded(t, cfg.pad) for t in texts]
+    x_NP = features(on.base, read, cfg.pooling, on.routing)
     head = head_of(on)
-    z_NC = head(x_NP.to(head.weight_CP.device)).cpu()
+    counts_NV = token_counts(read, len(head.counts_VC)) if head.counts_VC is not None else None
+    z_NC = head(x_NP.to(head.weight_CP.device), counts_NV).cpu()
     # In fp64: in fp32 every probability above 1 - 6e-8 is 1, and ranking scores would treat them as ties.
     z_NC = z_NC.double()
     return cfg.labels, F.logsigmoid(z_NC) if cfg.gives == "many" else z_NC.log_softmax(-1)

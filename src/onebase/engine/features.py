@@ -178,7 +178,7 @@ def views(
         hows = tuple(pooling_of(base, r) for r in reads)
         columns = zip(*_read(base, texts, hows, routing), strict=True)
         return {r: torch.stack(x) for r, x in zip(reads, columns, strict=True)}
-    known, keys = base.memory.texts, [_key(t) for t in texts]
+    known, keys = base.memory.texts, [text_key(t) for t in texts]
     new = {k: t for k, t in zip(keys, texts, strict=True) if k not in known}
     pooled_states = _read(base, list(new.values()), ("all", vector_of(base)), None)
     known.update((k, torch.cat(x)) for k, x in zip(new, pooled_states, strict=True))
@@ -187,12 +187,10 @@ def views(
     return {r: x_NP[:, states:] if r == "vector" else narrowed(x_NP[:, :states], r) for r in reads}
 
 
-def _key(text: Tokens) -> bytes:
-    return (
-        repr(text.windows).encode()
-        + text.ids.tobytes()
-        + (b"" if text.types is None else b"|" + text.types.tobytes())
-    )
+def text_key(text: Tokens) -> bytes:
+    """The key of a text in the base's cache."""
+    types = b"" if text.types is None else b"|" + text.types.tobytes()
+    return repr(text.windows).encode() + text.ids.tobytes() + types
 
 
 @contextmanager

@@ -4,7 +4,8 @@ import torch
 from torch import Tensor
 
 from onebase.base.head import Head
-from onebase.methods.head import FOLDS, Fitted, sized, spread, standardised
+from onebase.methods.head import Fitted, sized, standardised
+from onebase.methods.logistic import FOLDS, spread
 
 STRENGTHS = (1000.0, 300.0, 100.0, 30.0, 10.0, 3.0, 1.0, 0.3, 0.1, 0.03, 0.01, 0.003)
 """L2 strengths tried by cross-validation, on standardised features: mean squared error + strength * |w|^2."""

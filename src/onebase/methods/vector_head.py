@@ -7,17 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from onebase.base.head import Head, Read
-from onebase.methods.head import (
-    CANDIDATES,
-    FOLDS,
-    Chosen,
-    Fitted,
-    _foldable,
-    _folds,
-    _held_losses,
-    _solve,
-    fit_head,
-)
+from onebase.methods.head import CANDIDATES, Chosen, Fitted, fit_head
+from onebase.methods.logistic import FOLDS, foldable, held_losses, solve, stratified
 
 VECTOR_C = 10.0
 """Inverse regularisation strength on vectors of length 1, as scikit-learn's C: a normal prior of this variance, whatever the number of
@@ -106,18 +97,18 @@ def fit_vector(x_ND: Tensor, y_N: Tensor, classes: int, seed: int = 0) -> Fitted
             return _discriminant(z_NR, y_N, classes, x.shape[1])
 
         def logistic(z_NR: Tensor, y_N: Tensor, exact: bool) -> Line:
-            return _solve(z_NR, y_N, classes, classes / (VECTOR_C * len(y_N)), exact=exact)
+            return solve(z_NR, y_N, classes, classes / (VECTOR_C * len(y_N)), exact=exact)
 
         ways: dict[str, tuple[Fit, float]] = {
             "discriminant": (discriminant, SPREAD_PRIOR),
             "logistic": (logistic, VECTOR_C),
         }
-        losses_N, warmth, name = None, 1.0, "logistic"
-        if _foldable(y, classes):
-            fold = torch.from_numpy(_folds(y.numpy(), seed))
+        losses_N, held_NC, warmth, name = None, None, 1.0, "logistic"
+        if foldable(y, classes):
+            fold = torch.from_numpy(stratified(y.numpy(), seed))
             tried = {name: _warmth(fit, z, y, fold, classes) for name, (fit, _) in ways.items()}
-            name = list(ways)[first_unless_better([losses_N for losses_N, _ in tried.values()])]
-            losses_N, warmth = tried[name]
+            name = list(ways)[first_unless_better([losses_N for losses_N, *_ in tried.values()])]
+            losses_N, held_NC, warmth = tried[name]
         fit, prior = ways[name]
         w, b = fit(z, y, True)
         w, b = warmth * w @ basis_RD, warmth * b
@@ -125,18 +116,20 @@ def fit_vector(x_ND: Tensor, y_N: Tensor, classes: int, seed: int = 0) -> Fitted
     with torch.no_grad():
         head.weight_CP.copy_(w)
         head.bias_C.copy_(b - w @ mean)
-    return Fitted(head, prior, losses_N, name)
+    return Fitted(head, prior, losses_N, name, held_NC)
 
 
-def _warmth(fit: Fit, z_NR: Tensor, y_N: Tensor, fold_N: Tensor, classes: int) -> tuple[Tensor, float]:
-    """(held-out losses [N] in nats, the factor of all outputs that minimises their mean)."""
+def _warmth(
+    fit: Fit, z_NR: Tensor, y_N: Tensor, fold_N: Tensor, classes: int
+) -> tuple[Tensor, Tensor, float]:
+    """(held-out losses [N] in nats, held-out outputs [N, C], the factor of all outputs that minimises the losses' mean)."""
     said_NC = torch.zeros(len(y_N), classes, dtype=torch.float64)
     for k in range(FOLDS):
         learnt = fold_N != k
         said_NC[~learnt] = F.linear(z_NR[~learnt], *fit(z_NR[learnt], y_N[learnt], False))
-    losses_TN = torch.stack([_held_losses(said_NC * t, y_N) for t in WARMTHS])
+    losses_TN = torch.stack([held_losses(said_NC * t, y_N) for t in WARMTHS])
     best = int(losses_TN.mean(1).argmin())
-    return losses_TN[best], WARMTHS[best]
+    return losses_TN[best], said_NC * WARMTHS[best], WARMTHS[best]
 
 
 def _discriminant(z_NR: Tensor, y_N: Tensor, classes: int, width: int) -> Line:

@@ -116,12 +116,7 @@ def by_head(job: Adapting, task: Prepared) -> AdapterParts:
     cfg = AdapterConfig(
         method=job.method, task=job.task, base=bound_to(job.base), head=fit.config, **task.fields
     )
-    return job.parts(cfg, tensors(fit.head), facts | fit.facts)
-
-
-def tensors(head: Head) -> dict[str, Tensor]:
-    """A head as the tensors of an adapter."""
-    return {"head.weight": head.weight_CP.detach(), "head.bias": head.bias_C.detach()}
+    return job.parts(cfg, fit.head.tensors, facts | fit.facts)
 
 
 def lesson(job: Adapting, task: Prepared) -> Lesson:

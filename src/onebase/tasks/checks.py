@@ -7,7 +7,7 @@ import torch
 
 from onebase.base.folder import LoadedBase
 from onebase.errors import UserError
-from onebase.methods.head import FOLDS, solve_bytes, solve_flops
+from onebase.methods.logistic import FOLDS, solve_bytes, solve_flops
 from onebase.methods.table import METHODS
 from onebase.readable import duration, size
 from onebase.tasks.job import Adapting, HeadSize

@@ -2,34 +2,28 @@
 the column `labels` instead of `label` are multilabel."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
-import numpy as np
 import torch
 
 from onebase.base.head import HeadConfig
 from onebase.config import config
-from onebase.data import Rows, read_rows
-from onebase.data.bad_rows import Samples
-from onebase.data.labelled import Make, Records
-from onebase.data.lines import Problem
+from onebase.data import Rows
+from onebase.data.labelled import Make
 from onebase.engine import image_features as images
-from onebase.engine.answers import classes_of, labels
-from onebase.engine.features import pair_tokens, pooling_of, suits_vector, vector_of, views
-from onebase.engine.labels import Label, labelled
+from onebase.engine.answers import labels
+from onebase.engine.features import pooling_of, suits_vector, vector_of, views
 from onebase.engine.prompter import Given
-from onebase.engine.prompting import columns, inputs
 from onebase.engine.scoring import batch_tokens
-from onebase.errors import DataError, UserError
-from onebase.evaluation.bootstrap import Array
-from onebase.evaluation.predictions import Labels, LabelSets
+from onebase.errors import ConfigError, DataError, UserError
 from onebase.methods.bound import Bound
+from onebase.methods.counts import with_counts
 from onebase.methods.folder import AdapterParts
-from onebase.methods.head import best_pooled, fit_head
+from onebase.methods.head import METHOD, best_pooled, fit_head
 from onebase.methods.method import SCRATCH, option
 from onebase.methods.vector_head import candidates, fit_views
-from onebase.modality.text.ledger import same_but_for_case
+from onebase.modality.text.counts import token_counts
 from onebase.modality.text.sample import Tokens
 from onebase.model.proj import AdapterRouting
 from onebase.objective.base import Objective
@@ -38,13 +32,13 @@ from onebase.objective.label import Classification, MultiLabel, marks
 from onebase.tasks import by_head as heads
 from onebase.tasks import by_prompt, prompts
 from onebase.tasks import image_classes as pictures
-from onebase.tasks.base import Look, Maker, ScoreRequest, Shown, Task
+from onebase.tasks.base import Look, Maker, Shown, Task
 from onebase.tasks.by_head import Fit, Prepared, TextOptions, wide_features
 from onebase.tasks.checks import head_size
+from onebase.tasks.class_scores import is_multilabel, labels_problem, predictions
 from onebase.tasks.fit import Lesson
 from onebase.tasks.job import Adapting, data_facts
-from onebase.tasks.reading import Row, RowReader, no_samples, together, whole_texts
-from onebase.tasks.rows import reader_on
+from onebase.tasks.reading import RowReader, no_samples, whole_texts
 
 
 @config
@@ -52,6 +46,14 @@ class ClassifyOptions(TextOptions):
     """Options of task classify."""
 
     contrast: ContrastConfig = option(ContrastConfig(), "whether vectors are trained first")
+    counts: Literal["auto", "always", "never"] = option(
+        "auto", "whether a head that is trained alone also reads how often each token occurs", later=True
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.counts == "always" and not self.head_bias:
+            raise ConfigError("'counts' is always and 'head_bias' is false", "remove one of them")
 
 
 def _own(job: Adapting) -> ClassifyOptions:
@@ -84,6 +86,11 @@ def _one_label(given: Rows) -> None:
 
 
 def _prepared(job: Adapting) -> Prepared:
+    if _own(job).counts == "always" and (job.method != METHOD.name or is_multilabel(job.rows)):
+        raise UserError(
+            "counts=always is for method head, and rows with one label each",
+            "remove counts, or give --method head and one label per text",
+        )
     if not is_multilabel(job.rows):
         return prepare(job)
     if _own(job).contrast.first:
@@ -115,10 +122,15 @@ def prepare(job: Adapting) -> Prepared:
         x_by = views(base, texts, reads, routing)
         y_N, prefer = torch.tensor(numbers), suits_vector(base, texts)
         fitted, read = fit_views(x_by, y_N, len(labels), o.seed, own.head_bias, prefer)
+        # Means over long texts blur words; auto leaves a named pooling as it is, because it may be meant for export.
+        always, long = own.counts == "always", own.counts == "auto" and own.pooling == "auto" and not prefer
+        if job.method == METHOD.name and (always or long):
+            counts = token_counts(texts, base.model.cfg.text.vocab_size)
+            fitted = with_counts(fitted, counts, y_N, len(labels), o.seed, always=always)
         targets = {t.id: c for t, c in zip(texts, numbers, strict=True)}
         return Fit(
             fitted.head,
-            HeadConfig(labels=labels, pooling=read, **heads.reads(job)),
+            HeadConfig(labels=labels, pooling=read, counts=fitted.counts is not None, **heads.reads(job)),
             lambda on: Classification(SCRATCH, targets, pooling_of(base, read), on),
             fitted.facts,
         )
@@ -129,19 +141,6 @@ def prepare(job: Adapting) -> Prepared:
         return SupervisedContrast(vector_of(base), targets, contrast.temperature, routing, chunk)
 
     return Prepared(fit, data_facts(rows, labels), vectors if contrast.first else None)
-
-
-def is_multilabel(rows: Sequence[Mapping[str, Any]]) -> bool:
-    """Do the rows have a column `labels`, and no `label`?"""
-    return any("labels" in r for r in rows) and not any("label" in r for r in rows)
-
-
-def labels_problem(row: Mapping[str, Any]) -> tuple[str, str] | None:
-    """What is wrong with the labels of a row, and what to do."""
-    given = row["labels"]
-    if isinstance(given, (list, tuple)) and all(isinstance(x, str) and x.strip() for x in given):
-        return None
-    return f"'labels' is {given!r}, expected a list of texts", 'for example ["red", "round"]'
 
 
 def _prepare_multilabel(job: Adapting) -> Prepared:
@@ -187,89 +186,6 @@ def _check(row: Mapping[str, Any]) -> tuple[str, str] | None:
 
 def _samples(reader: RowReader) -> Make:
     return whole_texts(reader) if "text" in reader.columns else no_samples(reader)
-
-
-def predictions(request: ScoreRequest) -> Labels | LabelSets:
-    """The true and the predicted labels of each row, with their probabilities."""
-    base, data = request.base, request.data
-    attached = base.attached
-    head = attached.config.head if attached else None
-    if head is not None and head.gives == "many":
-        return _multilabel_predictions(request)
-    if images.classifies_images(base.loaded, attached.config if attached else None):
-        rows = read_rows(data, ("image", "label"))
-        names, logp_NL = images.scores(
-            base.loaded,
-            attached.config if attached else None,
-            attached.name if attached else "",
-            images.image_paths(rows, rows),
-            base.routing,
-        )
-        found = labelled(names, logp_NL.exp())
-    else:
-        records = Records.of(data)
-        if is_multilabel(records.sound):
-            raise UserError("the rows are multilabel, the adapter gives one label", "give the column `label`")
-        wanted = (*columns(attached), "label")
-        if head is None:
-            rows = read_rows(records, wanted)
-            found = labels(base, inputs(attached, rows))
-        else:
-            rows = read_rows(records, wanted, make=_asked(reader_on(base), head))
-            found = _read(base, rows)
-    truth, guess = [str(r["label"]) for r in rows], [f.label for f in found]
-    return Labels(truth, guess, *_tables([[x] for x in truth], found))
-
-
-def _asked(reader: RowReader, head: HeadConfig) -> Make:
-    """Each text as the base reads whole texts; with its `text_pair` where a row has one and the head reads pairs."""
-    alone = whole_texts(reader)
-
-    def made(rows: Sequence[Row]) -> Sequence[Samples | Problem]:
-        if not head.pairs or not any("text_pair" in r for r in rows):
-            return alone(list(map(dict, rows)))
-        both = [(r["text"], str(r.get("text_pair"))) for r in rows]
-        cut = head.long != "refuse"
-        read = pair_tokens(reader.base, both, reader.tokens, reader.taken, cut=cut, typed=head.typed)
-        return [(t,) for t in read]
-
-    return together(made)
-
-
-def _multilabel_predictions(request: ScoreRequest) -> LabelSets:
-    on = request.base.attached
-    assert on is not None and on.config.head is not None
-    make = _asked(reader_on(request.base), on.config.head)
-    rows = read_rows(request.data, ("text", "labels"), check=labels_problem, make=make)
-    truth = [set(r["labels"]) for r in rows]
-    found = _read(request.base, rows)
-    y_NL, p_NL = _tables(truth, found)
-    names = list(found[0].scores)
-    return LabelSets(y_NL, np.array([[float(x in f.labels) for x in names] for f in found]), p_NL)
-
-
-def _read(base: Bound, rows: Rows) -> list[Label]:
-    """The classes of texts that are already tokenised."""
-    on = base.attached
-    assert on is not None and on.config.head is not None
-    names, logp_NL = classes_of(on, rows.texts)
-    return labelled(names, logp_NL.exp(), multilabel=on.config.head.gives == "many")
-
-
-def _tables(truth: Sequence[Iterable[str]], found: Sequence[Label]) -> tuple[Array, Array]:
-    """The labels of each row as 1/0, and the probability of each, both [N, L]. Raises DataError for a label that the adapter does not have."""
-    at = {label: i for i, label in enumerate(found[0].scores)}
-    y_NL = np.zeros((len(found), len(at)))
-    for n, own in enumerate(truth):
-        for label in own:
-            if label not in at:
-                near = [x for x in at if same_but_for_case((x, label))]
-                raise DataError(
-                    f"row {n + 1} has the label {label!r}, which the adapter does not have",
-                    f"{f'write it as in training: {near[0]!r}; ' if near else ''}its labels: {', '.join(sorted(at))}",
-                )
-            y_NL[n, at[label]] = 1.0
-    return y_NL, np.array([list(f.scores.values()) for f in found])
 
 
 def _answer(bound: Bound, given: Sequence[Given]) -> list[Shown]:

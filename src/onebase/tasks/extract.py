@@ -19,7 +19,8 @@ from onebase.engine.answers import of_task, token_states
 from onebase.engine.passages import PassageWindow, extracted, windows
 from onebase.evaluation.predictions import Passages
 from onebase.methods.bound import Bound
-from onebase.methods.head import FOLDS, fit_head, spread
+from onebase.methods.head import fit_head
+from onebase.methods.logistic import FOLDS, spread
 from onebase.methods.method import SCRATCH
 from onebase.modality.text.sample import Tokens
 from onebase.model.proj import AdapterRouting

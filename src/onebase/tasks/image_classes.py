@@ -20,7 +20,6 @@ from onebase.methods.head import Fitted, fit_pooled, pooled_as
 from onebase.methods.method import SCRATCH, Learner
 from onebase.modality.text.sample import Tokens
 from onebase.objective.pictures import ImageClassification, no_vector
-from onebase.tasks import by_head as heads
 from onebase.tasks.checks import before, head_size
 from onebase.tasks.fit import Lesson, Steps
 from onebase.tasks.job import Adapting, Facts, data_facts
@@ -31,7 +30,7 @@ def by_head(job: Adapting) -> AdapterParts:
     """Logistic regression on features of images."""
     fitted, head, facts, _, _ = _fitted(job)
     cfg = AdapterConfig(method="head", task="classify", base=bound_to(job.base), head=head)
-    return job.parts(cfg, heads.tensors(fitted.head), facts)
+    return job.parts(cfg, fitted.head.tensors, facts)
 
 
 def lesson(job: Adapting) -> Lesson:
@@ -74,6 +73,8 @@ def _fitted(job: Adapting) -> tuple[Fitted, HeadConfig, Facts, Sequence[Path], l
         raise UserError(
             "contrast.first trains vectors of texts, and these rows are images", "remove contrast.first"
         )
+    if o.counts == "always":
+        raise UserError("counts=always counts tokens of texts, and these rows are images", "remove counts")
     rows, labels = job.rows, job.labels()
     paths = images.image_paths(rows, rows)
     hashes = images.hashed(paths, rows)

@@ -27,7 +27,7 @@ from onebase.objective.pictures import ImageClassification
 from onebase.objective.policy import Policy
 from onebase.objective.preference import Preference
 from onebase.readable import duration, size
-from onebase.tasks.classify import is_multilabel
+from onebase.tasks.class_scores import is_multilabel
 from onebase.tasks.job import Adapting
 from onebase.tasks.plan_reading import by_reading
 from onebase.tasks.results import Plan

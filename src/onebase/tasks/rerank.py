@@ -22,7 +22,8 @@ from onebase.errors import DataError
 from onebase.evaluation.predictions import Graded
 from onebase.evaluation.retrieval import NDCG
 from onebase.methods.bound import Bound
-from onebase.methods.head import FOLDS, best_pooled, fit_head, spread
+from onebase.methods.head import best_pooled, fit_head
+from onebase.methods.logistic import FOLDS, spread
 from onebase.methods.method import SCRATCH
 from onebase.modality.text.sample import Tokens
 from onebase.model.proj import AdapterRouting

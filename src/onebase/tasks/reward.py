@@ -18,7 +18,8 @@ from onebase.engine.prompter import Given
 from onebase.evaluation.predictions import Rated
 from onebase.methods.bound import Bound
 from onebase.methods.folder import Attached
-from onebase.methods.head import FOLDS, Fitted, best_pooled, fit_head, spread
+from onebase.methods.head import Fitted, best_pooled, fit_head
+from onebase.methods.logistic import FOLDS, spread
 from onebase.methods.method import SCRATCH, option
 from onebase.modality.text.sample import Tokens
 from onebase.model.proj import AdapterRouting

@@ -18,7 +18,8 @@ from onebase.engine.prompter import Given
 from onebase.errors import DataError
 from onebase.evaluation.predictions import SpanSets
 from onebase.methods.bound import Bound
-from onebase.methods.head import FOLDS, fit_head, spread
+from onebase.methods.head import fit_head
+from onebase.methods.logistic import FOLDS, spread
 from onebase.methods.method import SCRATCH, option
 from onebase.methods.spans import Placed, Span, placed, tags_of, trimmed
 from onebase.modality.text.long import Long

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from onebase.base.head import OwnHead, span_tags
+from onebase.base.head import HeadConfig, OwnHead, span_tags
 from onebase.errors import ConfigError
 from onebase.formats.families.heads import (
     ACTIVATIONS,
@@ -43,6 +43,7 @@ class WrittenHead:
 def written_head(model_type: str, head: OwnHead, config: Tree) -> WrittenHead:
     """The trunk's `config` with the keys of a head, and its tensors by foreign name. Raises ConfigError if the family's layout cannot express it,
     which is checked by reading it back."""
+    refuse_counts(head.config)
     kind = KINDS.get(head.config.gives, "sequence")
     layout = LAYOUTS.get(model_type, {}).get(kind)
     if layout is None:
@@ -94,6 +95,15 @@ _PROBLEMS = {
     ("many", "classify"): "multi_label_classification",
     ("value", "regress"): "regression",
 }
+
+
+def refuse_counts(cfg: HeadConfig) -> None:
+    """Raises ConfigError for a head that reads token counts, which no foreign class does."""
+    if cfg.counts:
+        raise ConfigError(
+            "no class of transformers has a head that reads token counts",
+            "train it with -o counts=never, or export the base without the head",
+        )
 
 
 def _refuse_pooling(architecture: str, layout: Layout, head: OwnHead) -> None:
