@@ -41,6 +41,7 @@ __all__ = [
     "pretrain",
     "records",
     "media",
+    "proteins",
     "speech",
     "use",
     "vectors",
