@@ -62,6 +62,7 @@ ORDER = [
     "generate",
     "chat",
     "images",
+    "contacts",
     "caption",
     "draw",
     "speak",
