@@ -5,8 +5,10 @@ from typing import Any
 
 import pytest
 import torch
+from typer.testing import CliRunner
 
 import onebase
+from onebase.cli import app
 from onebase.errors import ArtifactError, ConfigError, DataError, UserError
 from onebase.formats.family import written
 from onebase.formats.hf.folder import HFFolder, save_folder
@@ -146,3 +148,23 @@ def test_a_contact_head_of_another_size_is_refused(tmp_path: Path) -> None:
     with_tokenizer(tmp_path)
     with pytest.raises(ArtifactError, match="heads in all"):
         onebase.load(tmp_path)
+
+
+def test_the_command_prints_pairs_and_writes_maps(tmp_path: Path) -> None:
+    def run(*words: str) -> Any:
+        return CliRunner().invoke(app, ["contacts", str(tmp_path / "esm"), *words])
+
+    there = shaken(transformers.EsmForMaskedLM(transformers.EsmConfig(**ESM2)))
+    there.save_pretrained(tmp_path / "esm")
+    with_tokenizer(tmp_path / "esm")
+    sequence = "MKTAYIAKQRQISFVK"
+    pairs = [line.split("\t") for line in run(sequence, "--top", "3").stdout.splitlines()]
+    assert len(pairs) == 3 and all(int(b[1:]) - int(a[1:]) >= 6 for a, b, _ in pairs)
+    (tmp_path / "p.fasta").write_text(f">p\n{sequence}\n")
+    assert run(str(tmp_path / "p.fasta"), "--out", str(tmp_path / "map.csv")).exit_code == 0
+    lines = (tmp_path / "map.csv").read_text().splitlines()
+    assert len(lines) == 1 + 16 * 15 // 2 and lines[1].startswith("1,2,M,K,0.")
+    assert run(sequence, "--out", str(tmp_path / "map.png")).exit_code == 0
+    assert (tmp_path / "map.png").read_bytes().startswith(b"\x89PNG")
+    (tmp_path / "two.fasta").write_text(">p\nMK\n>q\nMK\n")
+    assert "has 2 proteins" in str(run(str(tmp_path / "two.fasta")).exception)

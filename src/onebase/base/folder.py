@@ -170,8 +170,8 @@ def save_base(path: Path, base: LoadedBase, *, overwrite: bool = False) -> str:
             w.path(HEAD).write_text(json.dumps(head, indent=1), encoding="utf-8")
             save_tensors(w.path(HEAD_WEIGHTS), base.head.tensors)
         if base.contacts is not None:
-            head = base.contacts
-            save_tensors(w.path(CONTACTS), {"weight": head.weight_C, "bias": torch.tensor([head.bias])})
+            weight_C, bias = base.contacts.weight_C, torch.tensor([base.contacts.bias])
+            save_tensors(w.path(CONTACTS), {"weight": weight_C, "bias": bias})
         base.record.save(w.path("record.json"))
     return digest
 

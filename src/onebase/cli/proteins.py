@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from onebase.cli.app import AdapterDir, Device, DType, Ref, app, check_paths, echo, example, load_base
-from onebase.data.sources import SourceConfig, read_source
+from onebase.data import read_source
+from onebase.data.sources import SourceConfig
 from onebase.errors import UserError
 
 if TYPE_CHECKING:

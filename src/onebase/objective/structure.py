@@ -45,7 +45,7 @@ def fit_contacts(features_NC: Tensor, near_N: Tensor) -> ContactHead:
         total.backward()  # type: ignore[no-untyped-call]
         return total
 
-    optimizer.step(loss)  # type: ignore[arg-type]
+    optimizer.step(loss)  # type: ignore[no-untyped-call]
     weight_C = weights.detach()[:-1] / scale_C
     return ContactHead(weight_C.float(), float(weights.detach()[-1] - weight_C @ mean_C))
 
