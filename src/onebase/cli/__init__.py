@@ -19,6 +19,7 @@ from onebase.cli import (
     images,
     media,
     pretrain,
+    proteins,
     records,
     speech,
     use,
