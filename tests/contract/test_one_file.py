@@ -32,13 +32,13 @@ ROWS = [
     for word, other in [("tea", "milk"), ("milk", "tea"), ("bread", "jam"), ("jam", "bread")] * 4
 ]
 POINTS = "[onebase]\n" + "".join(
-    f"{n} = {n}\n" for n in ("ia3", "rank", "family", "masked", "brier", "broken")
+    f"{n} = {n}\n" for n in ("ia3", "rank", "family", "hidden", "brier", "broken")
 )
 RECIPE = """
 name: hidden
 data: {sources: [{name: docs, kind: jsonl, path: docs.jsonl}], holdout: 0.2}
 model: {width: 32, depth: 1, head_dim: 16, context: 64, vocab_size: 300}
-objective: masked
+objective: hidden
 train: {steps: 24, batch_size: 4, sequence_length: 64, device: cpu, dtype: fp32, eval_every: 12, checkpoint: {every: 8}, schedule: {warmup: 2}}
 """
 
@@ -247,7 +247,7 @@ assert first > last + 0.4, (first, last)
 assert [l["step"] for l in log if "heldout_nats_per_hidden_token/docs" in l] == [11, 23]
 kept = base.record.get("scores.heldout_nats_per_hidden_token.docs")
 assert kept["low"] < kept["value"] < kept["high"] and kept["value"] < first
-assert base.record.get("config.recipe")["objective"] == {"kind": "masked", "rate": 0.15, "hidden": 0.8}
+assert base.record.get("config.recipe")["objective"] == {"kind": "hidden", "rate": 0.15, "hidden": 0.8}
 ledger = next(t for t in told if "supervised text" in t)
 rows = [l for l in ledger.splitlines() if "tokens supervised" in l]
 shares = [int(l.split()[-5]) / int(l.split()[-3]) for l in rows]
@@ -256,13 +256,13 @@ assert 0 < sum(shares) / len(shares) < 0.4, ledger
 # What is learnt is hidden, and what is behind it is read.
 from onebase.data import RowPlan, TokenSet
 from onebase.pretraining.objectives import OBJECTIVES, Setting
-from masked import MaskedConfig
+from hidden import MaskedConfig
 import glob
 tokens = TokenSet.open(glob.glob("whole/tokens/*")[0])
-made = OBJECTIVES["masked"].make(MaskedConfig(rate=0.5), Setting(base.tokenizer, 64))
+made = OBJECTIVES["hidden"].make(MaskedConfig(rate=0.5), Setting(base.tokenizer, 64))
 row = RowPlan(tokens, 64, 4, 0).rows(0)
 batch, whole = made.batch(row, 0), torch.cat([torch.from_numpy(p.ids) for p in row[0]])
-ids, targets = batch.inputs["text"].ids_BT[0][: len(whole)], batch.targets["masked"][0][: len(whole)]
+ids, targets = batch.inputs["text"].ids_BT[0][: len(whole)], batch.targets["hidden"][0][: len(whole)]
 learnt = targets >= 0
 assert torch.equal(targets[learnt], whole[learnt].long()) and torch.equal(ids[~learnt], whole[~learnt].long())
 assert 0.6 < float((ids[learnt] == base.tokenizer.id_of("<mask>")).float().mean()) < 0.95
@@ -329,11 +329,11 @@ def test_an_objective_by_command(place: Path) -> None:
     shown = run(place, "-m", "onebase", "show", "by_rate/base").stdout
     assert "heldout_nats_per_hidden_token" in shown
     bad = run(place, "-m", "onebase", "pretrain", "hidden.yaml", "objective=maskd")
-    assert "accepted: one of next_token, infill, mixed, masked" in bad.stderr
+    assert "accepted: one of next_token, infill, masked, mixed, hidden" in bad.stderr
     own = place / "base" / "codecs" / "text" / "tokenizer.json"
     size = f"model.vocab_size={json.loads((place / 'base' / 'base.json').read_text())['config']['codecs']['text']['vocab_size']}"
     bad = run(place, "-m", "onebase", "pretrain", "hidden.yaml", f"tokenizer.path={own}", size, "--out", "x")
-    assert "has no special token '<mask>', which objective masked needs" in bad.stderr
+    assert "has no special token '<mask>', which objective hidden needs" in bad.stderr
 
 
 def test_its_task_over_http(place: Path) -> None:

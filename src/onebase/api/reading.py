@@ -20,6 +20,7 @@ from onebase.engine.answers import (
     values,
     vectors,
 )
+from onebase.engine.contacts import predicted_contacts
 from onebase.engine.features import remembering
 from onebase.engine.image_search import TEMPLATE, FoundImage, find, probabilities
 from onebase.engine.labels import Label, labelled
@@ -104,6 +105,12 @@ class Understanding(Bound):
         """The labelled spans of each text (`start`, `end`, `label`: characters, end exclusive), in order of position. Raises UserError without an
         adapter of task tag, DataError for a text that the adapter's option `long` refuses."""
         return spans(of_task(self, "tag", "tags"), list(texts))
+
+    def contacts(self, sequence: str) -> Tensor:
+        """Probabilities that two residues of a protein are in contact (C-beta atoms within 8 angstrom), float32 [L, L], from the base's attention maps
+        (docs/proteins.md). The regression is the one that the base came with (ESM-2). Raises UserError where there is none,
+        DataError for a sequence that is empty or too long."""
+        return predicted_contacts(self, sequence)
 
     def embed_images(self, paths: images.Paths) -> Tensor:
         """One embedding per image file, float32 [N, D], with the base's pooling (docs/images.md). Raises DataError naming a file that cannot be

@@ -14,7 +14,7 @@ from onebase.artifact.files import ArtifactWriter, check_fast, read_json, read_m
 from onebase.artifact.record import Record
 from onebase.artifact.tensors import fingerprint, load_tensors, save_tensors
 from onebase.base.config import BaseConfig
-from onebase.base.head import HeadConfig, OwnHead
+from onebase.base.head import ContactHead, HeadConfig, OwnHead
 from onebase.base.model import BaseModel
 from onebase.config import from_file
 from onebase.config_plain import to_dict, without_defaults
@@ -31,6 +31,7 @@ TOKENIZER = "codecs/text/tokenizer.json"
 ROLES = "codecs/text/roles.json"
 EMBEDDING = "codecs/text/embedding.json"
 HEAD, HEAD_WEIGHTS = "head.json", "head.safetensors"
+CONTACTS = "contacts.safetensors"
 SPEECH = "codecs/audio/speech.json"
 TEMPLATE = "template.jinja"
 C = TypeVar("C")
@@ -50,8 +51,8 @@ class LoadedBase:
     """A base in memory: the module, its `text_codec` (None where it reads no text), its record, and where it was read from.
 
     `origin` is the fingerprint of the folder it was read from; a base built in memory computes its own. `embedding`: how a text
-    becomes one vector, for embedding models; `speech`: its special tokens, for speech recognition; `head`: the published head, no part
-    of the fingerprint. A copy starts without `memory`.
+    becomes one vector, for embedding models; `speech`: its special tokens, for speech recognition; `head`: the published head, and `contacts`: the
+    regression of contacts of a protein base, no part of the fingerprint. A copy starts without `memory`.
     """
 
     model: BaseModel
@@ -62,6 +63,7 @@ class LoadedBase:
     embedding: EmbeddingConfig | None = None
     speech: SpeechConfig | None = None
     head: OwnHead | None = None
+    contacts: ContactHead | None = None
     memory: FeatureMemo | None = field(default=None, init=False, repr=False, compare=False)
     leases: WeakValueDictionary[str, Any] = field(
         default_factory=WeakValueDictionary, init=False, repr=False, compare=False
@@ -167,6 +169,9 @@ def save_base(path: Path, base: LoadedBase, *, overwrite: bool = False) -> str:
             head = {"schema": 1, "task": base.head.task, "head": to_dict(base.head.config)}
             w.path(HEAD).write_text(json.dumps(head, indent=1), encoding="utf-8")
             save_tensors(w.path(HEAD_WEIGHTS), base.head.tensors)
+        if base.contacts is not None:
+            weight_C, bias = base.contacts.weight_C, torch.tensor([base.contacts.bias])
+            save_tensors(w.path(CONTACTS), {"weight": weight_C, "bias": bias})
         base.record.save(w.path("record.json"))
     return digest
 
@@ -208,7 +213,15 @@ def load_base(
         _part(path / EMBEDDING, EmbeddingConfig, "embedding"),
         _part(path / SPEECH, SpeechConfig, "speech"),
         _head(path),
+        _contacts(path),
     )
+
+
+def _contacts(path: Path) -> ContactHead | None:
+    if not (path / CONTACTS).is_file():
+        return None
+    tensors = load_tensors(path / CONTACTS)
+    return ContactHead(tensors["weight"], float(tensors["bias"]))
 
 
 def _head(path: Path) -> OwnHead | None:

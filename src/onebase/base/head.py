@@ -202,3 +202,11 @@ class OwnHead:
     task: str
     config: HeadConfig
     tensors: dict[str, Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class ContactHead:
+    """A logistic regression from attention maps to contacts of residues: a weight per block and head, float32 [C], and a bias."""
+
+    weight_C: Tensor
+    bias: float

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from onebase.config import OneOf, config
 from onebase.errors import ConfigError
+from onebase.modality.text.sample import MASK
 from onebase.objective.flow_config import FlowConfig
 from onebase.pretraining.heldout import Heldout, bits_per_byte
 
@@ -95,6 +96,46 @@ class MixedConfig:
     flow: FlowConfig = FlowConfig()
 
 
+@config
+class MaskedConfig:
+    """Hide a share `rate` of the tokens and predict them from all others. masked, random: shares of these that are replaced by the mask token and by a
+    random token; the others stay. span: mean length of a hidden stretch; 1: each token by itself."""
+
+    kind: Literal["masked"] = "masked"
+    rate: float = 0.15
+    masked: float = 0.8
+    random: float = 0.1
+    span: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.rate < 1:
+            raise ConfigError(
+                f"objective.rate is {self.rate}", "give a share between 0 and 1, for example 0.15"
+            )
+        if min(self.masked, self.random) < 0 or self.masked + self.random > 1:
+            raise ConfigError(
+                f"objective.masked is {self.masked} and objective.random {self.random}",
+                "give shares that are at least 0 and at most 1 together, for example 0.8 and 0.1",
+            )
+        if not 1 <= self.span <= 10:
+            raise ConfigError(
+                f"objective.span is {self.span}", "give a mean length from 1 to 10, for example 3"
+            )
+
+
+def _masked(cfg: MaskedConfig, run: Setting) -> Objective:
+    from onebase.objective.masked import Masked, mask_id, ordinary
+
+    mask, words = mask_id(run.tokenizer), ordinary(run.tokenizer)
+    return Masked(run.length, mask, words, cfg.rate, cfg.masked, cfg.random, cfg.span, run.seed)
+
+
+def _masked_loss(base: LoadedBase, held: Heldout) -> dict[str, Score]:
+    from onebase.pretraining.masked_scores import nats_per_masked_token
+
+    return nats_per_masked_token(base, held)
+
+
 def _mixed(cfg: MixedConfig, run: Setting) -> Objective:
     from onebase.objective.mixed import Mixed
 
@@ -137,6 +178,15 @@ OBJECTIVES: dict[str, PretrainingObjective] = {
     # version: cuts are drawn differently since version 2
     "infill": PretrainingObjective(
         InfillConfig, _infill, shown=lambda o, document, n: o.turned([document], n)[0], version="2"
+    ),
+    "masked": PretrainingObjective(
+        MaskedConfig,
+        _masked,
+        specials=(MASK,),
+        direction="both",
+        shown=lambda o, document, n: o.shown(document, n),
+        measure=_masked_loss,
+        measured="nats_per_masked_token",
     ),
     "mixed": PretrainingObjective(
         MixedConfig,

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import cast
+from typing import Literal, cast
 
 from onebase import config as configs
 from onebase.artifact.record import Origin, Path_, by_given
@@ -14,6 +14,7 @@ from onebase.data.sources import SourceConfig
 from onebase.errors import ConfigError
 from onebase.modality.kinds import PatchesConfig
 from onebase.modality.patches.config import PatchConfig
+from onebase.modality.text.sample import MASK
 from onebase.pretraining.objectives import NextTokenConfig, ObjectiveConfig, objective_of
 from onebase.train.config import TrainConfig
 
@@ -35,10 +36,19 @@ class DataConfig:
 
 @config
 class TokenizerConfig:
-    """The tokenizer: read from `path`, or trained on `train_bytes` of text (a sample spread over the documents)."""
+    """The tokenizer: read from `path`, or of this kind: byte-level BPE trained on `train_bytes` of text (a sample spread over the documents), or the 33
+    residues and special tokens of ESM-2, for proteins."""
 
     path: str | None = None
     train_bytes: int = 50_000_000
+    kind: Literal["bpe", "residues"] = later("bpe")
+
+    def __post_init__(self) -> None:
+        if self.path and self.kind != "bpe":
+            raise ConfigError(
+                f"tokenizer has path and kind {self.kind}",
+                "give one of them: the file has the whole tokenizer",
+            )
 
 
 @config
@@ -75,6 +85,11 @@ class Recipe:
             raise ConfigError(
                 f"objective {objective_of(self.objective).name} reads text alone, and modalities has {', '.join(names)}",
                 "set objective.kind=mixed, or leave modalities out",
+            )
+        if self.tokenizer.kind == "residues" and objective_of(self.objective).specials not in ((), (MASK,)):
+            raise ConfigError(
+                f"objective {objective_of(self.objective).name} needs special tokens that the residues do not have",
+                "use objective: masked or next_token, or leave tokenizer.kind out",
             )
         self.base()  # refuses inconsistent sizes before the data is prepared
 

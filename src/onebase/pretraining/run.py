@@ -17,6 +17,7 @@ from onebase.evaluation.bootstrap import Score
 from onebase.evaluation.likelihood import DocumentIds
 from onebase.modality.patches.tokens import media_specials
 from onebase.modality.text.codec import TextCodec
+from onebase.modality.text.residues import residue_tokenizer
 from onebase.modality.text.sample import SPECIALS
 from onebase.modality.text.shown import ledger_rows, render_rows
 from onebase.modality.text.tokenizer import Tokenizer
@@ -250,6 +251,8 @@ def _media_of(stats: Mapping[str, Any]) -> str:
 
 
 def _tokenizer(recipe: Recipe, out: Path, dataset: Dataset, log: Tell) -> Tokenizer:
+    if recipe.tokenizer.kind == "residues":
+        return residue_tokenizer()
     specials = objective_of(recipe.objective).specials
     if recipe.modalities:
         specials = (*specials, *media_specials(recipe.patches))

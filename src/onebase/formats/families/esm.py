@@ -4,22 +4,27 @@
 where 0.88 = 1 - 0.15 * 0.8 is the share that stayed in training: `scale` and `dropped` of the codec.
 The published weights have rotary angles rounded to fp16, which are used as they are (`RopeConfig.half`). The layout's config cannot express
 that, so such a base is not exported to it.
-The contact head reads attention weights, which a base does not return; it is left out, like the pooler.
+The contact head is a regression on attention maps and no part of the model: `contact_head` reads it, `contact_tensors` writes it. The pooler is left
+out.
 Source: transformers `models/esm/`, read for names and defaults; Lin et al., Science 379 (2023).
 """
 
+import re
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from onebase.base.config import BaseConfig
+from onebase.base.head import ContactHead
+from onebase.errors import ArtifactError
 from onebase.formats.families import encoder
 from onebase.formats.family import Tree
 from onebase.formats.fields import Found, Must, Put, Table, View, flag, number
 from onebase.formats.names import Names, block_names, table_family, under
 from onebase.formats.reader import ConfigReader
 from onebase.formats.rules import Ignore
+from onebase.formats.weight_loading import WeightSource
 from onebase.model.config import RopeConfig
 
 BLOCK = block_names(
@@ -31,7 +36,8 @@ KEPT = 1 - 0.15 * 0.8
 PAD = 1
 """`<pad>` in the one alphabet of ESM-1b and ESM-2; rotary positions do not depend on it."""
 CONTACTS = Ignore(
-    r"(esm\.)?contact_head\..*", "contacts need attention weights, which a base does not return"
+    r"(esm\.)?contact_head\.regression\.(weight|bias)",
+    "it is read as the regression of contacts, beside the model",
 )
 NO_TABLE = Ignore(r"(esm\.)?embeddings\.position_embeddings\.weight", "rotary positions have no table")
 
@@ -100,6 +106,29 @@ def _same(cfg: RopeConfig, x: Tensor) -> bool:
     wanted = cfg.base ** (-torch.arange(0, dim, 2, dtype=torch.float32) / dim)
     wanted = wanted.half().float() if cfg.half else wanted
     return x.ndim == 1 and torch.allclose(x.float(), wanted, rtol=1e-5, atol=0)
+
+
+def contact_head(source: WeightSource, cfg: BaseConfig) -> ContactHead | None:
+    """The regression of contacts of a checkpoint; None where it has none. Raises ArtifactError for one of another size."""
+    name = next(
+        (n for n in source.shapes() if re.fullmatch(r"(esm\.)?contact_head\.regression\.weight", n)), None
+    )
+    if name is None:
+        return None
+    weight, bias = source.read(name), source.read(name.removesuffix("weight") + "bias")
+    count = sum(block.attn.heads for block in cfg.trunks["text"].blocks)
+    if weight.shape != (1, count) or bias.shape != (1,):
+        raise ArtifactError(
+            f"{source.where}: {name} has shape {tuple(weight.shape)}, its blocks have {count} heads in all",
+            "take an intact copy of the folder",
+        )
+    return ContactHead(weight[0].float().clone(), float(bias))
+
+
+def contact_tensors(head: ContactHead) -> dict[str, Tensor]:
+    """The regression as the layout stores it."""
+    begin = "esm.contact_head.regression."
+    return {f"{begin}weight": head.weight_C[None].clone(), f"{begin}bias": torch.tensor([head.bias])}
 
 
 def names(cfg: BaseConfig) -> Names:

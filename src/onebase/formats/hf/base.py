@@ -17,6 +17,7 @@ from onebase.base.head import OwnHead
 from onebase.errors import ConfigError
 from onebase.formats.card import README, called, note_card, title
 from onebase.formats.families import FAMILIES, family_of
+from onebase.formats.families.esm import contact_head, contact_tensors
 from onebase.formats.families.heads import as_stored, find_head, open_head
 from onebase.formats.families.heads_out import padding, pairs_tree, written_head
 from onebase.formats.family import Family, Tree, written
@@ -92,7 +93,12 @@ def open_folder(path: Path, *, dtype: torch.dtype | None = None, hashes: bool = 
     if head is not None:
         record.add("imported.head", {"task": head.task}, Origin.SOURCE)
     embedding = sentence.embedding if sentence else None
-    return LoadedBase(model, codec, record, path, embedding=embedding, speech=speech, head=head)
+    contacts = contact_head(source, cfg) if "text" in cfg.codecs else None
+    if contacts is not None:
+        record.add("imported.contacts", len(contacts.weight_C), f"{Origin.SOURCE}: weights of its regression")
+    return LoadedBase(
+        model, codec, record, path, embedding=embedding, speech=speech, head=head, contacts=contacts
+    )
 
 
 def with_pictures(cfg: BaseConfig, folder: Path) -> tuple[BaseConfig, list[str]]:
@@ -153,6 +159,8 @@ def save_hf(base: LoadedBase, out: Path, head: OwnHead | None = None) -> None:
         if head is not None and foreign_head is not None:
             tensors = foreign_head.trunk_names(tensors, family.prefix) | foreign_head.tensors
             known |= padding(base.text_codec.tokenizer, head) if base.text_codec is not None else {}
+        if base.contacts is not None and config["model_type"] == "esm":
+            tensors = tensors | contact_tensors(base.contacts)
         save_folder(folder, config | known, tensors)
         if base.text_codec is not None:
             _write_codec(folder, base.text_codec, cfg.text, _role_ids(base), head)

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 Message = Mapping[str, Any]
 
 BOS, EOS, PAD, END = "<|bos|>", "<|eos|>", "<|pad|>", "<|end|>"
+MASK = "<|mask|>"
+"""The mask token of tokenizers that are trained for masked language modelling."""
 SPECIALS = (
     BOS,
     EOS,

@@ -1,4 +1,4 @@
-"""Objective masked: some tokens of a text are hidden, and learnt from all others, as BERT is (1810.04805). B rows, T time, N hidden."""
+"""Objective hidden: some tokens of a text are hidden, and learnt from all others, as BERT is (1810.04805). B rows, T time, N hidden."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -26,7 +26,7 @@ MASK = "<mask>"
 class MaskedConfig:
     """rate: the share of tokens that is learnt. Of these `hidden` are replaced by the mask, half of the rest by any token."""
 
-    kind: Literal["masked"] = "masked"
+    kind: Literal["hidden"] = "hidden"
     rate: float = 0.15
     hidden: float = 0.8
 
@@ -57,24 +57,24 @@ class Masked:
 
     def batch(self, rows: Sequence[Row], first: int) -> Batch:
         batch = packed_batch(
-            "masked", rows, self.length
+            "hidden", rows, self.length
         )  # the columns of documents; ids and targets are ours
         read = batch.inputs["text"]
         ids_BT, targets_BT = read.ids_BT.clone(), torch.full_like(read.ids_BT, IGNORE)
         for b, row in enumerate(rows):
-            draws, at = Draws(self.seed, "masked", first + b), 0
+            draws, at = Draws(self.seed, "hidden", first + b), 0
             for piece in row:
                 ids_T, learnt_T = self.hide(piece, draws)
                 place = slice(at, at + len(piece))
                 ids_BT[b, place] = torch.from_numpy(ids_T)
                 targets_BT[b, place] = torch.from_numpy(np.where(learnt_T, piece.ids, IGNORE))
                 at += len(piece)
-        counts = {"masked": int((targets_BT != IGNORE).sum())}
+        counts = {"hidden": int((targets_BT != IGNORE).sum())}
         inputs = {"text": replace(read, ids_BT=ids_BT)}
-        return replace(batch, inputs=inputs, targets={"masked": targets_BT}, counts=counts)
+        return replace(batch, inputs=inputs, targets={"hidden": targets_BT}, counts=counts)
 
     def losses(self, base: BaseModel, batch: Batch) -> Losses:
-        return {"masked": text_loss(base, batch, "masked", None)}
+        return {"hidden": text_loss(base, batch, "hidden", None)}
 
 
 def make(cfg: MaskedConfig, run: Setting) -> Masked:
@@ -82,7 +82,7 @@ def make(cfg: MaskedConfig, run: Setting) -> Masked:
 
 
 def shown(objective: Masked, document: Tokens, number: int) -> Tokens:
-    _, learnt_T = objective.hide(document, Draws(objective.seed, "masked", number))
+    _, learnt_T = objective.hide(document, Draws(objective.seed, "hidden", number))
     return replace(document, loss=learnt_T)
 
 
@@ -99,8 +99,8 @@ def measure(base: LoadedBase, held: Heldout) -> dict[str, Score]:
                 break
             left -= len(ids)
             batch = objective.batch([[Tokens(ids, np.arange(len(ids)) > 0)]], n).to(base.model.device)
-            if batch.counts["masked"]:
-                nats, count = objective.losses(base.model, batch)["masked"]
+            if batch.counts["hidden"]:
+                nats, count = objective.losses(base.model, batch)["hidden"]
                 found.append(float(nats) / count)
         if found:
             out[source] = mean_score("nats_per_hidden_token", found)

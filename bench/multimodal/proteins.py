@@ -1,0 +1,164 @@
+"""What a small protein base is good for, without a pretrained one (none is in a package): peptides by a head, and contacts from its attention.
+
+The base is pretrained by recipes/protein.yaml for `--minutes` on the 20,500 sequences of Debian's mmseqs2-examples (or `--base` names a finished run).
+1. Antimicrobial peptides of modlamp (AMPvsUniProt, duplicates removed, 70% to train, 30% to test): AUROC of `onebase adapt --method head` on the base,
+   on its untrained twin, and of logistic regression on amino-acid composition; intervals by bootstrap over the test rows.
+2. Contacts of the monomers in MDAnalysisTests (data/dssp): a regression on 20 of them, precision at L/5 of the long-range pairs (24 or more
+   apart, C-beta within 8 angstrom) of all others; beside the untrained twin and the separation alone (frequency of contact by separation).
+
+    python bench/multimodal/proteins.py --base runs/protein --data DIR [--isa avx2]
+
+DIR has the unpacked modlamp wheel and MDAnalysisTests sdist, anywhere below it.
+"""
+
+import argparse
+import csv
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from common import arguments, need, report
+
+TRAINED_ON = 20
+"""Proteins of the regression."""
+
+
+def interval(values: Sequence[float], seed: int = 0) -> dict[str, Any]:
+    """Mean and 95% interval by bootstrap."""
+    import numpy as np
+
+    found, draws = np.asarray(values), np.random.default_rng(seed)
+    means = [found[draws.integers(0, len(found), len(found))].mean() for _ in range(2000)]
+    low, high = np.quantile(means, [0.025, 0.975])
+    return {"value": float(found.mean()), "low": float(low), "high": float(high), "n": len(found)}
+
+
+def auroc(truth: Any, scores: Any) -> dict[str, Any]:
+    """AUROC with its 95% interval by bootstrap over the rows."""
+    import numpy as np
+    from sklearn.metrics import roc_auc_score
+
+    draws, found = np.random.default_rng(0), []
+    for _ in range(500):
+        at = draws.integers(0, len(truth), len(truth))
+        found.append(roc_auc_score(truth[at], scores[at]))
+    low, high = np.quantile(found, [0.025, 0.975])
+    return {
+        "value": float(roc_auc_score(truth, scores)),
+        "low": float(low),
+        "high": float(high),
+        "n": len(truth),
+    }
+
+
+def peptides(base: Any, twin: Any, data: Path) -> dict[str, Any]:
+    import numpy as np
+    from sklearn.linear_model import LogisticRegression
+
+    with next(data.rglob("AMPvsUniProt.csv")).open(encoding="utf-8") as f:
+        lines = list(csv.reader(f))[1:]
+    known = dict.fromkeys((line[0].strip().upper(), int(line[-1])) for line in lines)
+    rows = [{"text": text, "label": "amp" if label else "other"} for text, label in known]
+    order = np.random.default_rng(0).permutation(len(rows))
+    cut = int(0.7 * len(rows))
+    train, test = [rows[i] for i in order[:cut]], [rows[i] for i in order[cut:]]
+    truth = np.array([row["label"] == "amp" for row in test])
+
+    def composition(some: list[dict[str, str]]) -> Any:
+        return np.array(
+            [[row["text"].count(c) / len(row["text"]) for c in "ACDEFGHIKLMNPQRSTVWY"] for row in some]
+        )
+
+    plain = LogisticRegression(max_iter=2000, C=100.0).fit(
+        composition(train), [row["label"] == "amp" for row in train]
+    )
+    found = {"composition": auroc(truth, plain.predict_proba(composition(test))[:, 1])}
+    for name, one in (("base", base), ("untrained", twin)):
+        on = one.with_adapter(one.adapt(train, task="classify", method="head", max_length=256, long="head"))
+        said = on.classify([row["text"] for row in test])
+        found[name] = auroc(truth, np.array([label.scores["amp"] for label in said]))
+        print(name, found[name], file=sys.stderr)
+    return found
+
+
+def contacts(base: Any, twin: Any, data: Path) -> dict[str, Any]:
+    import numpy as np
+
+    from onebase.data.structures import NEAR, read_structure
+    from onebase.engine.contacts import attention_maps, contact_features, learnt_contacts
+    from onebase.objective.structure import APART, long_range_precision, pairs
+
+    files = sorted(p for p in data.rglob("dssp/*.pdb.gz") if not p.name.startswith("wrong"))
+    proteins = {p.name.split(".")[0]: read_structure(p) for p in files}
+    names = [list(proteins)[i] for i in np.random.default_rng(0).permutation(len(proteins))]
+    train, test = [proteins[n] for n in names[:TRAINED_ON]], [proteins[n] for n in names[TRAINED_ON:]]
+    near, all_ = np.zeros(2000), np.zeros(2000)
+    for protein in train:
+        distances = protein.distances
+        i, j = pairs(distances, APART)
+        np.add.at(near, j - i, distances[i, j] < NEAR)
+        np.add.at(all_, j - i, 1)
+    smooth = np.convolve(near, np.ones(9), "same") / np.maximum(np.convolve(all_, np.ones(9), "same"), 1)
+
+    def separation(protein: Any) -> Any:
+        at = np.arange(len(protein.sequence))
+        return smooth[abs(at[:, None] - at[None])]
+
+    def maps(one: Any) -> Callable[[Any], Any]:
+        head = learnt_contacts(one.loaded, train)
+
+        def of(protein: Any) -> Any:
+            features_LLC = contact_features(attention_maps(one.loaded, protein.sequence))
+            return (features_LLC @ head.weight_C).numpy()
+
+        return of
+
+    def chance(protein: Any) -> float | None:
+        i, j = pairs(protein.distances, 24)
+        return float((protein.distances[i, j] < NEAR).mean()) if len(i) else None
+
+    found: dict[str, Any] = {"proteins": names, "trained_on": names[:TRAINED_ON]}
+    ways = {"base": maps(base), "untrained": maps(twin), "separation": separation}
+    for name, way in ways.items():
+        scores = [long_range_precision(way(p), p.distances) for p in test]
+        found[name] = interval([s for s in scores if s is not None])
+        print(name, found[name], file=sys.stderr)
+    found["chance"] = interval([s for p in test if (s := chance(p)) is not None])
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--base", type=Path, required=True, help="the folder of the pretraining run")
+    parser.add_argument("--data", type=Path, required=True, help="the folder of the unpacked packages")
+    args = arguments(parser)
+    need("sklearn")
+    import onebase
+    from onebase.api.base import Base
+    from onebase.base.folder import LoadedBase
+    from onebase.base.model import BaseModel
+
+    base = onebase.load(args.base)
+    model = BaseModel(base.config)
+    model.reset(0)
+    twin = Base.opened(LoadedBase(model.requires_grad_(False).eval(), base.loaded.codec))
+    results = {
+        "pretraining": {k: base.record.get(k) for k in ("train.steps", "train.summary")},
+        "contacts": contacts(base, twin, args.data),
+        "peptides": peptides(base, twin, args.data),
+    }
+    peptide, contact = results["peptides"], results["contacts"]
+    ratios = {
+        "peptides_over_composition": peptide["base"]["value"] / peptide["composition"]["value"],
+        "contacts_over_separation": contact["base"]["value"] / max(1e-9, contact["separation"]["value"]),
+        "contacts_over_untrained": contact["base"]["value"] / max(1e-9, contact["untrained"]["value"]),
+    }
+    report("proteins", results, ratios)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,64 @@
+"""Protein structures from PDB files: the residues of one chain, and where they are. L residues."""
+
+import gzip
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onebase.errors import DataError
+
+NAMES = "ALA ARG ASN ASP CYS GLN GLU GLY HIS ILE LEU LYS MET PHE PRO SER THR TRP TYR VAL MSE"
+LETTERS = dict(zip(NAMES.split(), "ARNDCQEGHILKMFPSTWYVM", strict=True))
+NEAR = 8.0
+"""Angstrom below which two residues are in contact."""
+
+
+@dataclass(frozen=True, eq=False)
+class Structure:
+    """A chain: its residues, and the place of each C-beta atom (C-alpha of glycine), float64 [L, 3] in angstrom; NaN where the file has none."""
+
+    sequence: str
+    places_L3: NDArray[np.float64]
+
+    @property
+    def distances(self) -> NDArray[np.float64]:
+        """Distances of the residues in angstrom, float64 [L, L]; NaN where one has no place."""
+        gaps: NDArray[np.float64] = np.linalg.norm(self.places_L3[:, None] - self.places_L3[None], axis=-1)
+        return gaps
+
+
+def read_structure(path: str | Path, chain: str | None = None) -> Structure:
+    """The first model's chain of a PDB file (also .gz); without `chain` the first one with residues. Residues that the file leaves out are left out here
+    too. Raises DataError for a file that cannot be read or has no such chain."""
+    try:
+        with gzip.open(path) if str(path).endswith(".gz") else open(path, "rb") as f:
+            lines = f.read().decode("ascii", "replace").splitlines()
+    except (OSError, EOFError) as e:
+        raise DataError(f"{path} cannot be read: {e}", "give a PDB file, plain or .gz") from None
+    atoms: dict[str, tuple[str, dict[str, list[float]]]] = {}
+    for number, line in enumerate(lines, 1):
+        if line.startswith("ENDMDL"):
+            break
+        if line[:6] not in ("ATOM  ", "HETATM") or line[17:20] not in LETTERS:
+            continue
+        chain = line[21] if chain is None else chain
+        if line[21] != chain:
+            continue
+        try:
+            place = [float(line[a : a + 8]) for a in (30, 38, 46)]
+        except ValueError:
+            raise DataError(
+                f"{path}:{number}: no coordinates in {line!r}", "give an intact PDB file"
+            ) from None
+        _, found = atoms.setdefault(line[22:27], (LETTERS[line[17:20]], {}))
+        found.setdefault(line[12:16].strip(), place)
+    if not atoms:
+        raise DataError(
+            f"{path} has no residues" + (f" in chain {chain!r}" if chain else ""),
+            "give a PDB file of a protein",
+        )
+    missing = [float("nan")] * 3
+    places = [found.get("CB", found.get("CA", missing)) for _, found in atoms.values()]
+    return Structure("".join(letter for letter, _ in atoms.values()), np.array(places))
