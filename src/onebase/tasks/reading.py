@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 from onebase.base.folder import LoadedBase
@@ -20,7 +21,7 @@ Row = Mapping[str, Any]
 @dataclass(frozen=True)
 class RowReader:
     """Settings for reading rows. tokens: the limit of a text; taken: virtual tokens of an adapter before it; columns: the required columns;
-    long: the treatment of texts beyond the limit."""
+    long: the treatment of texts beyond the limit; folder: where relative paths in the rows begin."""
 
     base: LoadedBase
     tokens: int
@@ -28,6 +29,7 @@ class RowReader:
     columns: tuple[str, ...] = ()
     options: AdaptOptions = field(default_factory=AdaptOptions)
     long: Long = "refuse"
+    folder: Path = Path()
 
     def too_long(self, size: int, what: str = "", more: str = "", things: str = "samples") -> Problem | None:
         """What is wrong with a text of `size` tokens, if anything."""
