@@ -77,14 +77,14 @@ def scores(base: Base, data: Any) -> dict[str, float]:
     return {k: s.value for k, s in onebase.evaluate(base, data, task="transcribe").items()}
 
 
-@pytest.mark.parametrize(("method", "lr"), [("lora", 2e-2), ("full", 3e-3)])
+@pytest.mark.parametrize(("method", "lr"), [("lora", 1e-2), ("full", 3e-3)])
 def test_words_of_sounds_are_learnt(method: str, lr: float, base: Base, room: Path, tmp_path: Path) -> None:
     """Two tones stand for two words: the loss falls, the words come out, by the saved adapter too; the base stays as it was."""
     rows = room / "rows.jsonl"
     before = scores(base, english(rows))
-    adapter = base.adapt(rows, method=method, lr=lr, epochs=16, batch_size=4, **HOW)
+    adapter = base.adapt(rows, method=method, lr=lr, epochs=30, batch_size=4, **HOW)
     assert adapter.record.get("config.options")["language"] == "en"
-    assert adapter.record.get("tokens.supervised") == 16 * 8 * 3
+    assert adapter.record.get("tokens.supervised") == 30 * 8 * 3
     adapter.save(tmp_path / "adapter")
     on = base.with_adapter(Adapter.load(tmp_path / "adapter"))
     after = scores(on, rows)
@@ -233,7 +233,7 @@ def test_rows_of_datasets_hold_the_bytes(base: Base, room: Path) -> None:
 
 def test_the_commands_and_the_server_s_view(base: Base, room: Path, tmp_path: Path) -> None:
     words: list[Any] = ["--data", room / "rows.jsonl", "--task", "transcribe", "--method", "lora"]
-    more = ["-o", "language=en", "-o", "epochs=16", "-o", "lr=0.02", "-o", "batch_size=4"]
+    more = ["-o", "language=en", "-o", "epochs=30", "-o", "lr=0.01", "-o", "batch_size=4"]
     said = command("adapt", room / "base", *words, *more, "--out", tmp_path / "a")
     assert said.status == 0, said.err
     assert "[audio 0.4 s]" in said.out + said.err

@@ -1,21 +1,27 @@
-"""Training samples of text with media, for bases of published layouts: a transcript of a sound (Whisper).
+"""Training samples of text with media, for bases of published layouts: a transcript of a sound (Whisper), text with images in it (LLaVA, Gemma 3).
 
 M mel bands, F frames.
 """
 
 import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from onebase.base.folder import LoadedBase
+from onebase.base.links import connector_places
+from onebase.engine.image_prompts import image_name, sees, taken_apart
 from onebase.engine.speech_rules import prompt_of, room_after
-from onebase.errors import DataError
+from onebase.errors import DataError, UserError
 from onebase.modality.audio.config import AudioCodecConfig
 from onebase.modality.audio.mel import window_mel
 from onebase.modality.audio.read import read_audio
-from onebase.modality.text.sample import Media, MediaContent, Tokens
+from onebase.modality.image.pixels import prepared, read_picture
+from onebase.modality.text.sample import Media, MediaContent, Sample, Segment, Tokens, in_parts
 
 Source = Path | bytes
 """A file, or its bytes."""
@@ -68,3 +74,86 @@ def transcript(base: LoadedBase, sound: MediaContent, text: str, language: str |
         )
     ids = np.asarray([*before, *written], np.int32)
     return Tokens(ids, np.arange(len(ids)) >= len(before), source="sound", media=(Media("audio", 0, sound),))
+
+
+def image_content(source: Source, name: str, base: LoadedBase) -> MediaContent:
+    """An image as the pixels that the base reads, in as many tokens of the text as its connector gives. It is decoded here once to check it.
+    Raises DataError naming a file that is missing, truncated, or no image."""
+    cfg, link = base.model.cfg.image, base.model.cfg.link("embed")
+    assert link is not None and link.connector is not None
+
+    def load() -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        pixels_CHW = prepared(read_picture(source, name), cfg, name)
+        return pixels_CHW.numpy(), np.zeros((0, 0), np.int64)
+
+    load()
+    vectors = cfg.patches + cfg.class_token + cfg.registers
+    shown = f"image {cfg.side}x{cfg.side}"
+    return MediaContent(
+        digest_of(source), connector_places(link.connector, cfg), load, name, (vectors,), shown
+    )
+
+
+def with_images(base: LoadedBase, sample: Sample, images: Sequence[MediaContent]) -> Tokens:
+    """A sample that has one image token per image, each widened to the tokens of an image. Raises DataError where their numbers differ."""
+    read, link = base.codec.tokens(sample), base.model.cfg.link("embed")
+    assert link is not None and link.connector is not None
+    cfg = link.connector
+    places = np.flatnonzero(read.ids == cfg.token).tolist()
+    if len(places) != len(images):
+        raise DataError(
+            f"has {len(images)} images, but {len(places)} image tokens",
+            "let the chat template write one for each image",
+        )
+    ids, loss, media, done, size = [], [], [], 0, 0
+    for place, content in zip(places, images, strict=True):
+        wide = [*cfg.before, *[cfg.token] * content.count, *cfg.after]
+        ids += [read.ids[done:place], np.asarray(wide, np.int32)]
+        loss += [read.loss[done:place], np.zeros(len(wide), np.bool_)]
+        media.append(Media("image", size + place - done + len(cfg.before), content))
+        size, done = size + place - done + len(wide), place + 1
+    ids.append(read.ids[done:])
+    loss.append(read.loss[done:])
+    return replace(read, ids=np.concatenate(ids), loss=np.concatenate(loss), media=tuple(media))
+
+
+def caption(base: LoadedBase, image: MediaContent, text: str, instruction: str = "") -> Tokens:
+    """An image and its supervised text with its end. instruction: a text before the answer; where the chat template knows images, both are a
+    conversation."""
+    template = base.codec.template
+    if instruction and template.takes_parts:
+        parts = [{"type": "image"}, {"type": "text", "text": instruction}]
+        messages: list[dict[str, Any]] = [
+            {"role": "user", "content": parts},
+            {"role": "assistant", "content": text},
+        ]
+        return with_images(base, _conversation(base, messages), [image])
+    spans = [Segment("special", image_name(base))]
+    spans += [Segment("text", instruction)] if instruction else []
+    spans += [Segment("text", text, loss=True), Segment("end", None, loss=True)]
+    return with_images(base, Sample(tuple(spans), source="image"), [image])
+
+
+def _conversation(base: LoadedBase, messages: Sequence[Mapping[str, Any]]) -> Sample:
+    spans = base.codec.template.segments([in_parts(m) for m in messages], parts=True)
+    return Sample(spans, source="sft")
+
+
+def has_images(messages: Any) -> bool:
+    """Whether a part of a message is an image."""
+    contents = [m.get("content") for m in messages if isinstance(m, Mapping)]
+    parts = [p for c in contents if isinstance(c, list | tuple) for p in c]
+    return any(isinstance(p, Mapping) and p.get("type") == "image" for p in parts)
+
+
+def chat_with_images(base: LoadedBase, messages: Sequence[Mapping[str, Any]], folder: Path) -> Tokens:
+    """A conversation with images among its contents, the assistant's parts supervised. Raises DataError naming an image that cannot be read, UserError
+    for a base or a template that knows no images."""
+    plain, paths = taken_apart(messages)
+    if not sees(base) or not base.codec.template.takes_parts:
+        raise UserError(
+            "the messages have images, and this base or its chat template supports none",
+            "use a base that takes images in conversations (docs/images_and_text.md)",
+        )
+    images = [image_content(folder / path, str(folder / path), base) for path in paths]
+    return with_images(base, _conversation(base, plain), images)

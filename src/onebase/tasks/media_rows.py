@@ -11,19 +11,24 @@ import torch
 from onebase.base.model import BaseModel
 from onebase.data import Rows
 from onebase.data.order import ExampleOrder, one_by_one
+from onebase.engine.decoder import generate
+from onebase.engine.image_prompts import sees
 from onebase.engine.media_samples import Source
+from onebase.engine.sampler import Sampling
 from onebase.errors import DataError
 from onebase.evaluation.bootstrap import Array
+from onebase.evaluation.predictions import Written
+from onebase.methods.bound import Bound
 from onebase.methods.method import Learner
 from onebase.modality.text.sample import Tokens
-from onebase.model.proj import AdapterRouting
 from onebase.objective.base import Objective
 from onebase.objective.media_text import MediaText
+from onebase.objective.mixed import FlowConfig, Mixed
+from onebase.tasks.base import ScoreRequest
 from onebase.tasks.fit import Lesson, Steps
 from onebase.tasks.job import Adapting, data_facts
 from onebase.tasks.ledgers import check_written
-from onebase.tasks.reading import samples_in
-from onebase.tasks.writing import special_ids
+from onebase.tasks.reading import samples_in, special_ids
 
 NO_VIRTUAL = "virtual tokens stand before a text, and here media do"
 
@@ -67,7 +72,7 @@ def media_lesson(
     facts = data_facts(job.rows) | check_written(job, tokens, test, chats=False)
     facts["data.tokens"] = (sum(map(len, tokens)), "counted")
     ids = special_ids(tokens, job.base.codec.tokenizer) if special else ()
-    return Lesson(facts, "answers", media_steps(job, tokens, objective), special=ids)
+    return Lesson(facts, "answers", media_steps(job, tokens, objective), special=ids, trunk="")
 
 
 def media_steps(
@@ -89,9 +94,7 @@ def media_steps(
 
 
 @torch.no_grad()
-def text_nats(
-    model: BaseModel, tokens: Sequence[Tokens], objective: Objective, routing: AdapterRouting | None
-) -> tuple[Array, Array]:
+def text_nats(model: BaseModel, tokens: Sequence[Tokens], objective: Objective) -> tuple[Array, Array]:
     """Negative log-likelihood of the supervised tokens of each sample in nats, and their number: float64 [N] each."""
     nats, counts = [], []
     for i, sample in enumerate(tokens):
@@ -100,3 +103,41 @@ def text_nats(
         nats.append(float(total))
         counts.append(float(count))
     return np.array(nats), np.array(counts)
+
+
+def written(request: ScoreRequest, tokens: Sequence[Tokens], answers: Sequence[str]) -> Written:
+    """Likelihood of the answers, and greedy ones, of samples with media; only the answer, at the end, is supervised. Raises DataError for one that is
+    longer than the context."""
+    base, context = request.base, request.base.config.text.context
+    for i, sample in enumerate(tokens, 1):
+        if len(sample) > context:
+            raise DataError(
+                f"row {i} has {len(sample)} tokens, the base reads {context}", "shorten or remove it"
+            )
+    model = base.loaded.model
+    plain = sees(base.loaded)
+    objective: Objective = (
+        MediaText(base.routing)
+        if plain
+        else Mixed.of(model, context, FlowConfig(generate=0.0, damage=0.0), routing=base.routing)
+    )
+    nats_N, tokens_N = text_nats(model, tokens, objective)
+    return Written(list(answers), answered(base, tokens, request.max_tokens), nats_N, tokens_N)
+
+
+@torch.no_grad()
+def answered(base: Bound, tokens: Sequence[Tokens], most: int) -> list[str]:
+    """What the base writes after the unsupervised beginning of each sample, greedily, at most so many tokens."""
+    model, context = base.loaded.model, base.config.text.context
+    prompts, limits, inserts, media = [], [], [], []
+    for sample in tokens:
+        end = int(np.flatnonzero(sample.loss)[0])
+        prompts.append(sample.ids[:end].tolist())
+        limits.append(Sampling(max_tokens=max(1, min(most, context - end))))
+        if sees(base.loaded):
+            seen = [torch.from_numpy(m.content.load()[0]) for m in sample.media]
+            pixels = torch.stack(seen).to(model.device) if seen else None
+            inserts.append(None if pixels is None else model.seen(pixels, base.routing))
+        media.append(() if sees(base.loaded) else sample.media)
+    more: dict[str, Any] = {"inserts": inserts} if sees(base.loaded) else {"media": media}
+    return [g.text.strip() for g in generate(base.loaded, prompts, limits, base.routing, **more)]

@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
+import numpy as np
+
 from onebase.base.folder import LoadedBase
 from onebase.data.bad_rows import Rows, Samples
 from onebase.data.labelled import Make
@@ -13,6 +15,7 @@ from onebase.engine.features import long_tokens
 from onebase.errors import DataError
 from onebase.modality.text.long import Long
 from onebase.modality.text.sample import Tokens
+from onebase.modality.text.tokenizer import Tokenizer
 from onebase.tasks.options import AdaptOptions
 
 Row = Mapping[str, Any]
@@ -120,3 +123,11 @@ def whole_texts(
 def samples_in(rows: Rows) -> list[Tokens]:
     """The samples of rows that have one each, with their numbers from 1 as ids."""
     return [sample for (sample,) in rows.named()]
+
+
+def special_ids(tokens: Sequence[Tokens], tokenizer: Tokenizer) -> tuple[int, ...]:
+    """Ids of the special tokens in the samples: LoRA trains their embedding rows, since pretraining on plain text may not have. BOS, which
+    every text begins with, counts only where it has a loss: some bases have one token for both ends of a text."""
+    ids, loss = (np.concatenate([getattr(t, name) for t in tokens]) for name in ("ids", "loss"))
+    used, with_loss = set(np.unique(ids).tolist()), set(np.unique(ids[loss]).tolist())
+    return tuple(sorted(set(tokenizer.specials.values()) & used - ({tokenizer.bos} - with_loss)))

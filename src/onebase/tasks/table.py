@@ -18,6 +18,7 @@ from onebase.methods.table import BY_STEPS, METHODS, method_of
 from onebase.modality.text.clock import at, today
 from onebase.opening.names import resolved
 from onebase.tasks import (
+    caption,
     classify,
     continued,
     distil,
@@ -71,6 +72,7 @@ TASKS: dict[str, Task] = {
         continued.TASK,
         distil.TASK,
         transcribe.TASK,
+        caption.TASK,
     )
 }
 

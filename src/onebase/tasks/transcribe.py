@@ -117,7 +117,7 @@ def predictions(request: ScoreRequest) -> Transcripts:
         for row in rows
     ]
     objective = MediaText(base.routing)
-    nats_N, tokens_N = text_nats(base.loaded.model, rows.texts, objective, base.routing)
+    nats_N, tokens_N = text_nats(base.loaded.model, rows.texts, objective)
     return Transcripts([str(r["text"]) for r in rows], found, nats_N, tokens_N)
 
 
