@@ -77,10 +77,16 @@ def transcript(base: LoadedBase, sound: MediaContent, text: str, language: str |
 
 
 def image_content(source: Source, name: str, base: LoadedBase) -> MediaContent:
-    """An image as the pixels that the base reads, in as many tokens of the text as its connector gives. It is decoded here once to check it.
-    Raises DataError naming a file that is missing, truncated, or no image."""
+    """`image_pixels` in as many tokens of the text as the base's connector gives."""
     cfg, link = base.model.cfg.image, base.model.cfg.link("embed")
     assert link is not None and link.connector is not None
+    return replace(image_pixels(source, name, base), count=connector_places(link.connector, cfg))
+
+
+def image_pixels(source: Source, name: str, base: LoadedBase) -> MediaContent:
+    """An image as the pixels that the base reads, beside a text. It is decoded here once to check it. Raises DataError naming a file that is
+    missing, truncated, or no image."""
+    cfg = base.model.cfg.image
 
     def load() -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         pixels_CHW = prepared(read_picture(source, name), cfg, name)
@@ -88,10 +94,7 @@ def image_content(source: Source, name: str, base: LoadedBase) -> MediaContent:
 
     load()
     vectors = cfg.patches + cfg.class_token + cfg.registers
-    shown = f"image {cfg.side}x{cfg.side}"
-    return MediaContent(
-        digest_of(source), connector_places(link.connector, cfg), load, name, (vectors,), shown
-    )
+    return MediaContent(digest_of(source), 0, load, name, (vectors,), f"image {cfg.side}x{cfg.side}")
 
 
 def with_images(base: LoadedBase, sample: Sample, images: Sequence[MediaContent]) -> Tokens:

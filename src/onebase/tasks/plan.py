@@ -206,7 +206,7 @@ def _memory(loop: Job, params: Sequence[torch.Tensor], batch: Batch, copied: boo
         teacher = sum(p.numel() * p.element_size() for p in loop.objective.teacher.model.parameters())
     trunks, read = model.cfg.trunks, Counter[str]()
     for name, given in batch.inputs.items():  # texts may be read in chunks of other names
-        read[name if name in trunks else "text"] += given.cols.pos.numel()
+        read[next((t for t in trunks if name.startswith(t)), "text")] += given.cols.pos.numel()
     if isinstance(loop.objective, (MediaText, NextToken, Policy, Preference, TokenDistil)):
         vocab, positions = model.cfg.text.vocab_size, read["text"]
         logits = (
