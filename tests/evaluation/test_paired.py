@@ -20,6 +20,7 @@ from onebase.evaluation.predictions import (
     Passages,
     Retrieved,
     SpanSets,
+    Transcripts,
     Written,
 )
 from onebase.evaluation.scores import scores_of
@@ -35,6 +36,7 @@ EXAMPLES = {
     Numbers: Numbers([1.0, 2.0, 5.0], [1.5, 2.0, 3.0]),
     SpanSets: SpanSets([[(0, 3, "x")], [(1, 2, "y")], []], [[(0, 3, "x"), (4, 5, "x")], [], [(0, 1, "y")]]),
     Written: Written(["a", "b"], ["a", "c"], np.array([3.0, 9.0]), np.array([2.0, 5.0])),
+    Transcripts: Transcripts(["a b", "c"], ["a", "c"], np.array([3.0, 9.0]), np.array([2.0, 5.0])),
     Retrieved: Retrieved([np.array([1]), np.array([3, 12])]),
     Graded: Graded([[0.0, 2.0, 1.0], [1.0, 0.0]], [[0.1, 0.9, 0.3], [0.2, 0.5]]),
     Passages: Passages([["the red fox"], ["tea", "green tea"]], ["red dog", "tea"]),

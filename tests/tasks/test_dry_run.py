@@ -135,7 +135,8 @@ PLANNED = [
 
 
 def test_every_task_has_rows_here() -> None:
-    assert {task for task, _ in EVERY} == set(TASKS)
+    """Tasks that read files have tests of their own (test_transcribe)."""
+    assert {task for task, _ in EVERY} == {name for name, t in TASKS.items() if not t.files}
 
 
 @pytest.mark.parametrize(("task", "method", "which"), PLANNED)

@@ -35,7 +35,10 @@ def apply(
     ref: Ref,
     texts: Annotated[
         list[str] | None,
-        typer.Argument(metavar="TEXT...", help="Texts; - reads standard input, one per line."),
+        typer.Argument(
+            metavar="TEXT...",
+            help="Texts (files, for a task that reads one); - reads standard input, one per line.",
+        ),
     ] = None,
     adapter: Annotated[
         list[str] | None,
@@ -68,10 +71,10 @@ def apply(
     refuse_blank(lines)
     values = variables(var) or {}
     check_paths(ref, adapter, [data])
-    from onebase.data import read_rows
+    from onebase.data import Rows, read_rows
     from onebase.engine.prompting import inputs
     from onebase.opening.names import resolved
-    from onebase.tasks.table import answers, asked_by
+    from onebase.tasks.table import answers, asked_by, files_found
 
     base = load_base(ref, adapter, device, dtype)
     columns = asked_by(base.attached)
@@ -80,13 +83,16 @@ def apply(
             f"--var {unknown[0]}: the adapter has no such variable", f"it has: {', '.join(columns)}"
         )
     needed = [c for c in columns if c not in values]
-    if lines and "text" not in columns:
+    if lines and needed and "text" not in columns and len(needed) > 1:
         raise UserError(
             f"the adapter needs the columns {', '.join(columns)}, not one text", "give rows: --data FILE"
         )
-    read = read_rows(resolved(data), needed) if data else [{"text": line} for line in lines]
+    one = "text" if "text" in columns else needed[0] if needed else "text"
+    read = read_rows(resolved(data), needed) if data else Rows({one: line} for line in lines)
     rows = [{**r, **values} for r in read]
-    prompts = inputs(base.attached, rows) if columns == ("text",) else rows
+    prompts = (
+        inputs(base.attached, rows) if columns == ("text",) else files_found(base.attached, rows, read.folder)
+    )
     for row, prompt, answer in zip(rows, prompts, answers(base, prompts), strict=True):
         shown = ("text", "text_pair") if isinstance(prompt, tuple) else columns
         fields = {c: str(row.get(c)) if columns == ("text",) else row.get(c) for c in shown}

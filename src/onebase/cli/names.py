@@ -16,15 +16,15 @@ if TYPE_CHECKING:
 BUILT_IN = {
     "tasks": (
         *("classify", "regress", "tag", "complete", "chat", "embed", "rerank", "extract"),
-        *("prefer", "reward", "reinforce", "continue", "distil"),
+        *("prefer", "reward", "reinforce", "continue", "distil", "transcribe", "caption"),
     ),
     "methods": ("prompt", "head", "lora", "soft", "prefix", "full"),
     "scored": (
         *("classify", "regress", "tag", "complete", "chat", "embed", "rerank", "extract"),
-        *("prefer", "reward", "reinforce", "continue", "text"),
+        *("prefer", "reward", "reinforce", "continue", "transcribe", "caption", "text"),
     ),
     "judged": ("prefer", "reinforce"),
-    "applied": ("classify", "regress", "tag", "rerank", "extract", "reward"),
+    "applied": ("classify", "regress", "tag", "rerank", "extract", "reward", "transcribe", "caption"),
 }
 OPTIONS = Path(__file__).with_name("options.json")
 """Common options and those of each task and method, copied from the tables; `python -m onebase.cli.names` regenerates the file."""

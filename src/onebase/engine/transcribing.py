@@ -35,7 +35,7 @@ def heard(base: LoadedBase, path: str | Path, routing: AdapterRouting | None) ->
 
 def transcribe(
     ears: Transcriber,
-    path: str | Path,
+    path: str | Path | bytes,
     *,
     language: str | None = None,
     task: str | None = None,

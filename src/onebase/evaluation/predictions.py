@@ -62,6 +62,16 @@ class Written:
 
 
 @dataclass(frozen=True, eq=False)
+class Transcripts:
+    """One transcript per row: the true one and the greedy one. nats_N, tokens_N: negative log-likelihood and length of the true one."""
+
+    truth: Sequence[str]
+    found: Sequence[str]
+    nats_N: Array
+    tokens_N: Array
+
+
+@dataclass(frozen=True, eq=False)
 class Retrieved:
     """The ranks (from 1) of each query's relevant texts."""
 

@@ -53,11 +53,13 @@ from onebase.evaluation.predictions import (
     Rated,
     Retrieved,
     SpanSets,
+    Transcripts,
     Written,
 )
 from onebase.evaluation.probabilities import ece, macro_auroc, macro_f1_of_labels, micro_f1
 from onebase.evaluation.retrieval import NDCG, RECALLS, ndcg_each
 from onebase.evaluation.spans import span_scores, span_sums
+from onebase.evaluation.transcripts import error_sums, transcript_scores
 from onebase.evaluation.written import all_json, bleu, chrf, has_sacrebleu, json_match, json_valid
 
 
@@ -237,6 +239,19 @@ _add(
     Written,
     "json_match",
     _some(lambda x, seed: json_match(x.truth, x.found, seed=seed), lambda x: all_json(x.truth)),
+)
+_add_group(
+    Transcripts,
+    lambda x, seed: transcript_scores(x.truth, x.found, seed=seed),
+    ("wer", "cer"),
+    lower=True,
+    sums={"wer": lambda x: error_sums(x.truth, x.found)[0], "cer": lambda x: error_sums(x.truth, x.found)[1]},
+)
+_add(
+    Transcripts,
+    "nats_per_token",
+    lambda x, seed: nats_per_token(x.nats_N, x.tokens_N, seed=seed),
+    sums=lambda x: RowSums(np.asarray(x.nats_N, float), np.asarray(x.tokens_N, float)),
 )
 for _k in RECALLS:
     _add(Retrieved, f"recall@{_k}", partial(recall, _k))

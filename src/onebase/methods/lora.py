@@ -41,11 +41,11 @@ def chosen_sites(model: BaseModel, cfg: LoraConfig) -> dict[str, Proj]:
 
 def sites_of(model: BaseModel, patterns: Sequence[str], trunk: str) -> tuple[str, ...]:
     """The patterns unchanged, or, where they also match sites of another trunk, patterns for this trunk only. Raises ConfigError for one that
-    matches no site in it."""
+    matches no site in it. trunk: "" means all."""
     known = list(model.sites())
-    inside = [s for s in known if s.startswith(f"{trunk}.")]
+    inside = [s for s in known if not trunk or s.startswith(f"{trunk}.")]
     ends = tuple(p for p in patterns if p in ENDS)
-    if ends and trunk != "text":
+    if ends and trunk not in ("", "text"):
         raise ConfigError(f"LoRA site {ends[0]!r} needs rows of text", "remove it from sites")
     if ends:
         others = [p for p in patterns if p not in ENDS]

@@ -35,7 +35,7 @@ class NoOptions:
 @dataclass(frozen=True)
 class Start:
     """The request to put a method on a base. options: of the method's own class. tokens: ids whose embedding rows are trained too, by methods
-    that freeze the base's own. trunk: the trunk that reads the rows."""
+    that freeze the base's own. trunk: the trunk that reads the rows ("": all of them do)."""
 
     base: LoadedBase
     options: Any

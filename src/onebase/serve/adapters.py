@@ -14,7 +14,7 @@ from onebase.methods.table import METHODS
 from onebase.opening.names import read_adapter
 from onebase.serve.tasks import TaskModel
 from onebase.tasks.base import never
-from onebase.tasks.table import TASKS, answers, asked_by
+from onebase.tasks.table import TASKS, answers, asked_by, files_of
 
 if TYPE_CHECKING:  # serving is an extra
     from starlette.applications import Starlette
@@ -55,7 +55,7 @@ def task_model(base: LoadedBase, on: Attached) -> TaskModel:
     def answer(given: list[Any]) -> list[dict[str, Any]]:
         return [shown.fields for shown in answers(bound, given)]
 
-    return TaskModel(task.name, task.path, answer, asked_by(on), task.lists, on.fingerprint)
+    return TaskModel(task.name, task.path, answer, asked_by(on), task.lists, on.fingerprint, files_of(on))
 
 
 def app_of(

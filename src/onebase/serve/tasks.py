@@ -1,5 +1,7 @@
 """Request and response of the task paths: one schema for every task of the table."""
 
+import base64
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +16,8 @@ class TaskModel:
     """An adapter that is served at its task's path.
 
     reads: its input columns. lists: those of them that contain a list of texts. answer: from texts (rows, unless it reads only `text`) to the fields
-    of each answer. fingerprint: the adapter's.
+    of each answer. fingerprint: the adapter's. files: columns that hold a file, sent as base64 (with or without `data:...;base64,`): a path would read the
+    server's disk.
     """
 
     task: str
@@ -23,6 +26,7 @@ class TaskModel:
     reads: tuple[str, ...] = ("text",)
     lists: tuple[str, ...] = ()
     fingerprint: str = ""
+    files: tuple[str, ...] = ()
 
 
 class TaskRequest(BaseModel):
@@ -61,12 +65,22 @@ def _row(item: Any, variables: Mapping[str, Any], model: TaskModel, where: str) 
         if column not in row:
             raise _wrong(f"{where} has no {column!r}: {needs}", "add it")
         value = row[column]
-        if column in model.lists:
+        if column in model.files:
+            row[column] = _decoded(value, f"{where}: {column!r}")
+        elif column in model.lists:
             if not isinstance(value, list) or not 0 < len(value) <= TEXTS or not all(map(_is_text, value)):
                 raise _wrong(f"{where}: {column!r} is not a list of 1 to {TEXTS} texts", "send one")
         elif not _is_text(value):
             raise _wrong(f"{where}: {column!r} is not a text", "send one")
     return row
+
+
+def _decoded(value: Any, where: str) -> bytes:
+    """The bytes of a file in base64."""
+    try:
+        return base64.b64decode(re.sub(r"^data:[^,]*;base64,", "", value), validate=True)
+    except (TypeError, ValueError):
+        raise _wrong(f"{where} is not base64", "send the file's bytes in base64") from None
 
 
 def _is_text(value: Any) -> bool:

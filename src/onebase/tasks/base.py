@@ -96,14 +96,14 @@ class Task:
 
     columns: the columns that rows must have, or a function that returns them. lesson: what methods that train by steps train on.
     methods: for other methods, how they build an adapter, or why they do not fit. options: the class of the task's own options (fields
-    by `methods.method.option`). images: can methods that need no text also train the task on images, on a base that reads no text?
+    by `methods.method.option`). fits: raises UserError for a base that cannot learn the task (None: it must read text). images: can methods that need no text also train the task on images, on a base that reads no text?
     writes: is the task trained by next-token prediction, which not every base supports? It may depend on the options.
     opened: reads the given data as rows, where files may hold plain text. check: returns what is wrong with the values of a row.
     samples: tokenises rows, once; it reports rows without a sample, or with one longer than the base reads. compared: the columns that a
     test row must have, which identify it among the rows (empty: all of `columns`); by_sample: its tokens identify it instead.
     predictions: the base's output for rows beside the true values, from which scores are computed (`evaluation.scores`).
     constrained, takes_judge: may a constraint apply to these outputs, and may a reward judge them? answer: an adapter's outputs for texts
-    (for rows with a saved prompt), in their order. reads: the columns of a row that are its input; lists: those that hold a list of texts.
+    (for rows with a saved prompt), in their order. reads: the columns of a row that are its input; lists: those that hold a list of texts; files: those that hold a file.
     route: the server's path below /v1 (empty: the task's name). tuned_by: trials are compared by the first of these scores that
     exists; empty: the task is not tuned. signal: what the task is trained on; the methods' learning rates depend on it.
     """
@@ -114,6 +114,7 @@ class Task:
     methods: Mapping[str, Maker | str] = field(default_factory=dict)
     options: type[Any] = NoOptions
     images: bool = False
+    fits: Callable[[LoadedBase], None] | None = None
     writes: Callable[[AdaptOptions], bool] = never
     opened: Callable[[Data], Data] = lambda data: data
     check: Check = lambda row: None
@@ -123,6 +124,7 @@ class Task:
     predictions: Callable[[ScoreRequest], Any] | None = None
     answer: Callable[[Bound, Sequence[Given]], list[Shown]] | None = None
     reads: tuple[str, ...] = ("text",)
+    files: tuple[str, ...] = ()
     lists: tuple[str, ...] = ()
     route: str = ""
     constrained: bool = False
@@ -134,7 +136,8 @@ class Task:
     def makers(self) -> dict[str, MakeAdapter]:
         """The function that builds an adapter, by method."""
         not_by_steps = {name: how.make for name, how in self.methods.items() if isinstance(how, Maker)}
-        return not_by_steps | dict.fromkeys(BY_STEPS, by_steps(self.lesson))
+        by_loop = [name for name in BY_STEPS if name not in self.refused]
+        return not_by_steps | dict.fromkeys(by_loop, by_steps(self.lesson))
 
     @property
     def refused(self) -> dict[str, str]:

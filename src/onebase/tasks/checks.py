@@ -21,15 +21,21 @@ HOURS = 2.0
 def check_reads(base: LoadedBase, images: bool, remedy: str) -> None:
     """Refuse a base that cannot read the rows. images: the method can train this task on images alone. Raises UserError with the reason."""
     cfg = base.model.cfg
+    if not images:
+        check_text(base, remedy)
     if base.text_codec is None:
-        if not images:
-            raise UserError(f"this base reads no text, only {', '.join(sorted(cfg.codecs))}", remedy)
         return
     if "text" in cfg.trunks and base.model.trunk.reads_memory:
         raise UserError(
-            "this base transcribes speech: it reads text only together with audio, and the rows of adapt have none",
-            "adapt a text base; a PEFT LoRA of this base can be used as it is (with_adapter, docs/speech.md)",
+            "this base transcribes speech: it reads text only together with audio, and the rows of this task have none",
+            "use task transcribe (docs/speech.md), or adapt a text base",
         )
+
+
+def check_text(base: LoadedBase, remedy: str) -> None:
+    """Raises UserError for a base that reads no text."""
+    if base.text_codec is None:
+        raise UserError(f"this base reads no text, only {', '.join(sorted(base.model.cfg.codecs))}", remedy)
 
 
 def check_writes(base: LoadedBase, task: str, method: str, remedy: str) -> None:

@@ -49,7 +49,7 @@ from onebase.tasks.checks import check_reads, check_writes
 from onebase.tasks.fit import Fields, Lesson, Steps
 from onebase.tasks.job import Adapting, Facts, data_facts, score_facts
 from onebase.tasks.ledgers import check_rows, check_samples
-from onebase.tasks.reading import RowReader, long_of, no_samples, whole_texts
+from onebase.tasks.reading import RowReader, long_of, no_samples, special_ids, whole_texts
 from onebase.tasks.teachers import (
     Kind,
     class_agreement,
@@ -224,7 +224,7 @@ def _writing(job: Adapting, teacher: Bound) -> Lesson:
         )
         facts["distil.written_rows"] = (len(answered), "counted")
         facts["distil.unfinished"] = (dropped, "counted: answers that did not end are not learnt")
-    special = () if kind == "text" else writing.special_ids(tokens, base.codec.tokenizer)
+    special = () if kind == "text" else special_ids(tokens, base.codec.tokenizer)
     signal: Signal = "documents" if kind == "text" else "answers"
 
     def steps(learner: Learner, stack: ExitStack) -> Steps:

@@ -8,7 +8,7 @@ from functools import partial
 from onebase.base.folder import LoadedBase
 from onebase.config import config
 from onebase.data.bad_rows import Samples
-from onebase.data.labelled import Make
+from onebase.data.labelled import Make, Records
 from onebase.data.lines import Problem
 from onebase.data.order import ExampleOrder
 from onebase.engine.answers import vectors
@@ -21,6 +21,7 @@ from onebase.modality.text.long import Long
 from onebase.modality.text.pooling import EmbeddingConfig
 from onebase.modality.text.sample import Tokens
 from onebase.objective.contrastive import Contrastive
+from onebase.tasks import image_text
 from onebase.tasks.base import ScoreRequest, Task
 from onebase.tasks.by_head import LONG, long_facts
 from onebase.tasks.fit import Lesson, Steps
@@ -48,10 +49,12 @@ class EmbedOptions:
 def lesson(job: Adapting) -> Lesson:
     """InfoNCE over the pairs of a step. The vector of a text is that of `Base.embed`, normalised."""
     o, own, base = job.options, job.options.of_task, job.base
+    if image_text.image_pairs(base, job.rows):
+        return image_text.lesson(job)
     if base.model.cfg.link("pair") is not None:
         raise UserError(
             "this base has one vector space for texts and images, and training on texts alone would break it",
-            "adapt a text base",
+            "give rows of `image` and `text`, or adapt a text base",
         )
     rows = job.rows
     if any("score" in r for r in rows):
@@ -94,6 +97,8 @@ def _sides(columns: Container[str]) -> tuple[str, ...]:
 
 def _samples(reader: RowReader) -> Make:
     """The texts of a row, each as tokens for its vector: long ones are cut."""
+    if "image" in reader.columns:
+        return image_text.samples(reader)
     base, sides, cfg = reader.base, _sides(reader.columns), _embedding(reader.base, reader.options)
 
     def make(rows: Sequence[Row]) -> list[Samples | Problem]:
@@ -125,15 +130,20 @@ def _check_negatives(groups: Sequence[Sequence[Tokens]], per_step: int) -> None:
 
 def predictions(request: ScoreRequest) -> Retrieved | Alike:
     """The ranks of each anchor's positives; for pairs with a score, their cosines."""
-    return compared(partial(vectors, request.base), request.data)
+    records = Records.of(request.data)
+    if image_text.image_pairs(request.base.loaded, records.sound):
+        return image_text.predictions(replace(request, data=records))
+    return compared(partial(vectors, request.base), records)
 
 
 TASK = Task(
     name="embed",
-    columns=lambda look: pair_columns(look.rows()),
+    columns=lambda look: (
+        ("image", "text") if image_text.image_pairs(look.base, look.rows()) else pair_columns(look.rows())
+    ),
     lesson=lesson,
     samples=_samples,
-    compared=("anchor", "positive"),
+    compared=("anchor", "positive", "image", "text"),
     options=EmbedOptions,
     methods={
         "prompt": "a prompt gives probabilities of answers, not vectors",

@@ -48,7 +48,7 @@ class Lesson:
 
     signal: what the task is trained on; learning rates depend on it. steps: called with the method on the base; contexts entered on the
     stack are exited when the method is removed. special: tokens whose embedding rows are trained too, by methods that freeze the base's own.
-    trunk: the trunk that reads the rows. task: the adapter's task, if not the job's. recorded: adds to the record of the finished adapter.
+    trunk: the trunk that reads the rows ("": all do). task: the adapter's task, if not the job's. recorded: adds to the record of the finished adapter.
     """
 
     facts: Facts

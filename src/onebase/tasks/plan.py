@@ -22,8 +22,8 @@ from onebase.model.device import compute_dtype
 from onebase.objective.base import Batch, Row, takes_whole_step
 from onebase.objective.cross_entropy import CHUNK
 from onebase.objective.distil import TokenDistil
+from onebase.objective.media_text import MediaText
 from onebase.objective.next_token import NextToken
-from onebase.objective.pictures import ImageClassification
 from onebase.objective.policy import Policy
 from onebase.objective.preference import Preference
 from onebase.readable import duration, size
@@ -148,7 +148,7 @@ def _probe(job: Adapting, loop: Job) -> NoReturn:
         for p in params:
             p.grad = None
     seconds = sum(times[1:]) / TIMED / _positions(batch) * positions + writing
-    memory = _memory(loop, params, _positions(batch), copied=METHODS[job.method].replaces)
+    memory = _memory(loop, params, batch, copied=METHODS[job.method].replaces)
     free = available(device)
     # The last step may be shorter: the equivalent number of steps as large as those seen.
     whole = steps if loop.rows.total is None else loop.rows.total * len(by_step) / n_rows
@@ -195,24 +195,31 @@ def _positions(batch: Batch) -> int:
     return sum(x.cols.pos.numel() for x in batch.inputs.values())
 
 
-def _memory(loop: Job, params: Sequence[torch.Tensor], positions: int, copied: bool) -> MemoryEstimate:
+def _memory(loop: Job, params: Sequence[torch.Tensor], batch: Batch, copied: bool) -> MemoryEstimate:
     """Bytes at the peak of a step: weights as stored, gradients and moments of trained parameters, activations of a micro-batch."""
     model = loop.model
-    trunk = model.cfg.trunks["image" if isinstance(loop.objective, ImageClassification) else "text"]
     width = 2 if model.compute_dtype == torch.bfloat16 else 4
     weights = sum(t.numel() * t.element_size() for t in (*model.parameters(), *model.buffers()))
     trained = sum(p.numel() * p.element_size() for p in params)
     logits = teacher = 0
     if isinstance(loop.objective, TokenDistil):
         teacher = sum(p.numel() * p.element_size() for p in loop.objective.teacher.model.parameters())
-    if isinstance(loop.objective, (NextToken, Policy, Preference, TokenDistil)):
-        vocab = model.cfg.text.vocab_size
-        logits = min(positions, CHUNK) * vocab * (4 + 2 * width) + 2 * positions * trunk.width * width
+    trunks, read = model.cfg.trunks, Counter[str]()
+    for name, given in batch.inputs.items():  # texts may be read in chunks of other names
+        read[next((t for t in trunks if name.startswith(t)), "text")] += given.cols.pos.numel()
+    if isinstance(loop.objective, (MediaText, NextToken, Policy, Preference, TokenDistil)):
+        vocab, positions = model.cfg.text.vocab_size, read["text"]
+        logits = (
+            min(positions, CHUNK) * vocab * (4 + 2 * width) + 2 * positions * trunks["text"].width * width
+        )
     return MemoryEstimate(
         weights=weights * (2 if copied else 1) + teacher,
         gradients=trained,
         optimizer=2 * trained,
-        activations=count.activation_bytes(trunk, positions, loop.train.sequence_length, width),
+        activations=sum(
+            count.activation_bytes(trunks[name], n, loop.train.sequence_length, width)
+            for name, n in read.items()
+        ),
         logits=logits,
     )
 

@@ -32,8 +32,8 @@ from onebase.tasks.preferences import (
     pair_tokens,
     preference_rows,
 )
+from onebase.tasks.reading import special_ids
 from onebase.tasks.rows import reader_on
-from onebase.tasks.writing import special_ids
 
 
 @config

@@ -2,7 +2,10 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, get_args, get_type_hints
+
+import numpy as np
 
 from onebase.base.folder import LoadedBase
 from onebase.data.bad_rows import Rows, Samples
@@ -12,6 +15,7 @@ from onebase.engine.features import long_tokens
 from onebase.errors import DataError
 from onebase.modality.text.long import Long
 from onebase.modality.text.sample import Tokens
+from onebase.modality.text.tokenizer import Tokenizer
 from onebase.tasks.options import AdaptOptions
 
 Row = Mapping[str, Any]
@@ -20,7 +24,7 @@ Row = Mapping[str, Any]
 @dataclass(frozen=True)
 class RowReader:
     """Settings for reading rows. tokens: the limit of a text; taken: virtual tokens of an adapter before it; columns: the required columns;
-    long: the treatment of texts beyond the limit."""
+    long: the treatment of texts beyond the limit; folder: where relative paths in the rows begin."""
 
     base: LoadedBase
     tokens: int
@@ -28,6 +32,7 @@ class RowReader:
     columns: tuple[str, ...] = ()
     options: AdaptOptions = field(default_factory=AdaptOptions)
     long: Long = "refuse"
+    folder: Path = Path()
 
     def too_long(self, size: int, what: str = "", more: str = "", things: str = "samples") -> Problem | None:
         """What is wrong with a text of `size` tokens, if anything."""
@@ -118,3 +123,11 @@ def whole_texts(
 def samples_in(rows: Rows) -> list[Tokens]:
     """The samples of rows that have one each, with their numbers from 1 as ids."""
     return [sample for (sample,) in rows.named()]
+
+
+def special_ids(tokens: Sequence[Tokens], tokenizer: Tokenizer) -> tuple[int, ...]:
+    """Ids of the special tokens in the samples: LoRA trains their embedding rows, since pretraining on plain text may not have. BOS, which
+    every text begins with, counts only where it has a loss: some bases have one token for both ends of a text."""
+    ids, loss = (np.concatenate([getattr(t, name) for t in tokens]) for name in ("ids", "loss"))
+    used, with_loss = set(np.unique(ids).tolist()), set(np.unique(ids[loss]).tolist())
+    return tuple(sorted(set(tokenizer.specials.values()) & used - ({tokenizer.bos} - with_loss)))

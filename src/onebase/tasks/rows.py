@@ -38,7 +38,7 @@ def read(
     )
     longest = min(options.max_length or context, context - taken) if taken else options.max_length or context
     required = task.columns_of(Look(base, options, lambda: records.sound))
-    make = task.samples(RowReader(base, longest, taken, required, options, long_of(options)))
+    make = task.samples(RowReader(base, longest, taken, required, options, long_of(options), records.folder))
     return read_rows(records, required, check=task.check, make=make)
 
 
@@ -55,7 +55,7 @@ def read_test(
     required = compared_by(base, task, method, options, lambda: records.sound)
     if not task.by_sample or _asks(task, method) is not None:
         return read_rows(records, required)
-    make = task.samples(RowReader(base, sys.maxsize, 0, required, options))
+    make = task.samples(RowReader(base, sys.maxsize, 0, required, options, folder=records.folder))
     return read_rows(records, required, check=task.check, make=make)
 
 

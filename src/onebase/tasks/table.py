@@ -18,6 +18,7 @@ from onebase.methods.table import BY_STEPS, METHODS, method_of
 from onebase.modality.text.clock import at, today
 from onebase.opening.names import resolved
 from onebase.tasks import (
+    caption,
     classify,
     continued,
     distil,
@@ -29,6 +30,7 @@ from onebase.tasks import (
     rerank,
     reward,
     tag,
+    transcribe,
     writing,
 )
 from onebase.tasks.base import MakeAdapter, ScoreRequest, Shown, Task, never
@@ -69,6 +71,8 @@ TASKS: dict[str, Task] = {
         reinforce.TASK,
         continued.TASK,
         distil.TASK,
+        transcribe.TASK,
+        caption.TASK,
     )
 }
 
@@ -95,6 +99,20 @@ def asked_by(on: Attached | None) -> tuple[str, ...]:
     """The columns of a row that an adapter takes as input."""
     task = None if on is None or on.config.prompt is not None else TASKS.get(on.task)
     return prompt_columns(on) if task is None else task.reads
+
+
+def files_of(on: Attached | None) -> tuple[str, ...]:
+    """Those of the input's columns that hold a file."""
+    task = None if on is None else TASKS.get(on.task)
+    return () if task is None else task.files
+
+
+def files_found(
+    on: Attached | None, rows: Sequence[Mapping[str, Any]], folder: Path
+) -> Sequence[Mapping[str, Any]]:
+    """The rows with relative paths of files starting at a folder."""
+    names = files_of(on)
+    return [{k: folder / v if k in names and isinstance(v, str) else v for k, v in r.items()} for r in rows]
 
 
 def answers(bound: Bound, given: Sequence[Given]) -> list[Shown]:
@@ -177,7 +195,10 @@ def prepared(
         )
     able = ", ".join(m.name for m in METHODS.values() if not m.text)
     pictured = ", ".join(t.name for t in TASKS.values() if t.images)
-    check_reads(base, chosen.images and not how.text, f"images need task {pictured} with method {able}")
+    if chosen.fits is not None:
+        chosen.fits(base)
+    else:
+        check_reads(base, chosen.images and not how.text, f"images need task {pictured} with method {able}")
     if how.predicts or chosen.writes(read_as):
         others = ", ".join(t.name for t in TASKS.values() if t.writes is never)
         check_writes(base, task, method, f"use a base that generates text; tasks for this one: {others}")

@@ -3,31 +3,38 @@
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from onebase.base.folder import LoadedBase
 from onebase.data import RowPlan, TokenSet, read_rows
+from onebase.data.labelled import Records
 from onebase.data.order import ExampleOrder, Order, one_by_one
 from onebase.engine.decoder import generate
 from onebase.engine.features import chat_row, completion_row
+from onebase.engine.media_samples import chat_with_images, has_images
 from onebase.engine.prompter import texts_of
 from onebase.engine.prompting import prompted
 from onebase.engine.sampler import Sampling
-from onebase.errors import DataError
+from onebase.errors import DataError, UserError
 from onebase.evaluation.likelihood import completion_nats
 from onebase.evaluation.predictions import Written
 from onebase.methods.method import Learner
+from onebase.methods.table import METHODS
 from onebase.modality.text.codec import Known
-from onebase.modality.text.sample import Tokens
-from onebase.modality.text.tokenizer import Tokenizer
+from onebase.modality.text.sample import Tokens, joined
+from onebase.modality.text.validation import stretches
 from onebase.objective.next_token import NextToken
 from onebase.tasks import by_prompt, prompts
 from onebase.tasks.base import ScoreRequest, Task, always
 from onebase.tasks.fit import Lesson, Steps
 from onebase.tasks.job import Adapting, data_facts
 from onebase.tasks.ledgers import check_written
-from onebase.tasks.reading import one_sample, samples_in
+from onebase.tasks.media_rows import media_steps, written
+from onebase.tasks.reading import one_sample, samples_in, special_ids
 
 PACKED = 256
 """Tokens of a packed row, at least, if the context is that long."""
@@ -36,6 +43,8 @@ PACKED = 256
 def lesson(job: Adapting) -> Lesson:
     """Next-token prediction on the supervised tokens only."""
     tokens, test = samples_in(job.rows), None if job.test is None else samples_in(job.test)
+    if seen := any(t.media for t in tokens):
+        check_virtual(job)
     facts = (
         data_facts(job.rows)
         | check_written(job, tokens, test, chats=job.task == "chat")
@@ -46,7 +55,9 @@ def lesson(job: Adapting) -> Lesson:
         plan, length = sample_plan(job, tokens, learner.before)
         return Steps(NextToken(length, learner.routing), plan, learner.before + length)
 
-    return Lesson(facts, "answers", steps, special=special_ids(tokens, job.base.codec.tokenizer))
+    how = media_steps(job, tokens) if seen else steps
+    ids = special_ids(tokens, job.base.codec.tokenizer)
+    return Lesson(facts, "answers", how, special=ids, trunk="" if seen else "text")
 
 
 def sample_plan(job: Adapting, tokens: Sequence[Tokens], before: int) -> tuple[Order, int]:
@@ -63,14 +74,6 @@ def sample_plan(job: Adapting, tokens: Sequence[Tokens], before: int) -> tuple[O
         return ExampleOrder(one_by_one(tokens), per_step, o.seed, o.epochs), longest
     per_step = max(1, min(o.batch_size, sum(len(t.ids) for t in tokens) // length // 4))
     return RowPlan(tokenset, length, per_step, o.seed, long="refuse", epochs=o.epochs), length
-
-
-def special_ids(tokens: Sequence[Tokens], tokenizer: Tokenizer) -> tuple[int, ...]:
-    """Ids of the special tokens in the samples: LoRA trains their embedding rows, since pretraining on plain text may not have. BOS, which
-    every text begins with, counts only where it has a loss: some bases have one token for both ends of a text."""
-    ids, loss = (np.concatenate([getattr(t, name) for t in tokens]) for name in ("ids", "loss"))
-    used, with_loss = set(np.unique(ids).tolist()), set(np.unique(ids[loss]).tolist())
-    return tuple(sorted(set(tokenizer.specials.values()) & used - ({tokenizer.bos} - with_loss)))
 
 
 @dataclass(frozen=True)
@@ -103,7 +106,12 @@ def completions(request: ScoreRequest) -> Written:
 
 def chats(request: ScoreRequest) -> Written:
     """See `_written`. Rows have messages, the last of which is the answer."""
-    base, rows = request.base, read_rows(request.data, ("messages",), check=answer_problem)
+    base, records = request.base, Records.of(request.data)
+    rows = read_rows(records, ("messages",), check=answer_problem)
+    answers = [str(joined(r["messages"][-1])["content"]).strip() for r in rows]
+    if any(has_images(r["messages"]) for r in rows):
+        seen = [_conversation(base.loaded, r, records.folder) for r in rows]
+        return written(request, [_less_first(t, len(stretches(t)) - 1) for t in seen], answers)
     samples, prompts = [], []
     for i, r in enumerate(rows, 1):
         read = list(prompted(base.attached, r["messages"][:-1], _values(request, r, i)).read)
@@ -112,7 +120,6 @@ def chats(request: ScoreRequest) -> Written:
         shown = _answers(read) - _answers(r["messages"][:-1])
         samples.append(_less_first(sample, shown) if shown else sample)
         prompts.append(base.loaded.codec.chat_ids(read, known=known))
-    answers = [str(r["messages"][-1]["content"]).strip() for r in rows]
     return _written(request, EvalPrompts(samples, prompts, answers))
 
 
@@ -124,6 +131,22 @@ def text_problem(row: Mapping[str, Any]) -> tuple[str, str] | None:
         f"'prompt' is {type(prompt).__name__}, expected text",
         "correct the row; messages are for task chat",
     )
+
+
+def _conversation(base: LoadedBase, row: Mapping[str, Any], folder: Path) -> Tokens:
+    """A row with messages as tokens, and its images."""
+    if has_images(row["messages"]):
+        return chat_with_images(base, row["messages"], folder)
+    return chat_row(base, row)
+
+
+def check_virtual(job: Adapting) -> None:
+    """Raises UserError for methods of virtual tokens, with images in the rows."""
+    if METHODS[job.method].virtual(job.options.of_method):
+        raise UserError(
+            f"method {job.method} puts virtual tokens before a text, and these rows have images",
+            "use lora or full",
+        )
 
 
 def answer_problem(row: Mapping[str, Any]) -> tuple[str, str] | None:
@@ -193,6 +216,6 @@ CHAT = replace(
     columns=("messages",),
     methods={"prompt": by_prompt.maker(prompts.MESSAGES), "head": NO_HEAD},
     check=lambda row: None,
-    samples=lambda reader: one_sample(reader, chat_row),
+    samples=lambda reader: one_sample(reader, partial(_conversation, folder=reader.folder)),
     predictions=chats,
 )

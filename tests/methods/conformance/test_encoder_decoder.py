@@ -53,7 +53,7 @@ def said(base: Base, routing: AdapterRouting | None, rows: int = 1) -> Tensor:
     return model.text.logits(model.hidden(ids_BT, routing=routing, memory=memory).hidden, routing)
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", [name for name, t in TASKS.items() if t.fits is None])
 def test_every_task_is_refused_with_the_reason(task: str) -> None:
     base = Base(load_base(folder("speech")))
     for method in METHODS:

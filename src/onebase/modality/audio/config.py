@@ -31,6 +31,11 @@ class AudioCodecConfig:
             )
 
     @property
+    def seconds(self) -> float:
+        """Seconds of a full context."""
+        return self.context * self.hop / self.rate
+
+    @property
     def places(self) -> int:
         """Vectors of a full context."""
         return self.context // 2

@@ -42,6 +42,12 @@ def log_mel(sound_N: Tensor, cfg: AudioCodecConfig) -> Tensor:
     return (mel_MF.maximum(mel_MF.max() - _RANGE) + 4.0) / 4.0
 
 
+def window_mel(sound_N: Tensor, cfg: AudioCodecConfig) -> Tensor:
+    """fp32 [M, `cfg.context`]: the frames of at most one window of sound; missing ones are zeros, as in faster-whisper."""
+    mel_MF = log_mel(torch.nn.functional.pad(sound_N, (0, cfg.hop)), cfg)[:, :-1]
+    return torch.nn.functional.pad(mel_MF, (0, cfg.context - mel_MF.shape[1]))
+
+
 @functools.lru_cache(maxsize=8)
 def mel_filters(cfg: AudioCodecConfig) -> Tensor:
     """fp32 [M, K]: triangles between neighbouring points of the mel scale from 0 to half the rate, each of area 2 / Hz."""

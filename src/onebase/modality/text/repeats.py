@@ -52,6 +52,8 @@ class RepeatedTexts:
         at = np.flatnonzero(special)
         cuts = sorted({0, len(ids), *at.tolist(), *(at + 1).tolist(), *begins, *ends})
         whole, answer = _TextHash(self._joint), None
+        for media in item.media:
+            whole.state.update(_bytes(f"{_SPECIAL}{media.content.digest}"))
         answers = []
         for a, b in itertools.pairwise(cuts):
             if a in begins:

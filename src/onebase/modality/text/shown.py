@@ -38,17 +38,16 @@ def ledger_rows(tokens: Iterable[Tokens], tokenizer: Tokenizer, rows: int = 3) -
         cuts = sorted(
             {0, *(np.flatnonzero(np.diff(learnt.astype(np.int8))) + 1).tolist(), len(item), *borders}
         )
-        segments = tuple(
-            (
-                f"[{inside[a].content.shown}]"
-                if a in inside
-                else tokenizer.decode(item.ids[a:b].tolist(), skip_special=False),
-                bool(learnt[a]),
-            )
-            for a, b in itertools.pairwise(cuts)
-            if b > a
-        )
-        out.append(LedgerRow(item.id, item.source, segments, len(item), int(learnt.sum())))
+        segments: list[tuple[str, bool]] = []
+        for a, b in itertools.pairwise(cuts):
+            media = inside.get(a)
+            if media is not None:
+                segments.append((f"[{media.content.shown}]", bool(learnt[a]) and len(media) > 0))
+            if not media:  # of media without tokens in the text too
+                segments.append(
+                    (tokenizer.decode(item.ids[a:b].tolist(), skip_special=False), bool(learnt[a]))
+                )
+        out.append(LedgerRow(item.id, item.source, tuple(segments), len(item), int(learnt.sum())))
     return out
 
 
