@@ -11,6 +11,7 @@ from torch import Tensor
 
 from onebase.base.head import Head, Pooling, Read
 from onebase.base.head import HeadConfig as HeadConfig  # where plug-ins look for it
+from onebase.base.masks import MaskHead
 from onebase.base.model import BaseModel
 from onebase.draws import Draws
 from onebase.methods.method import Method, MethodPart
@@ -258,7 +259,8 @@ def tensors(model: BaseModel, name: str) -> dict[str, Tensor]:
 
 def put(model: BaseModel, name: str, cfg: HeadConfig, found: dict[str, Tensor]) -> None:
     """Attach a saved head. Raises ConfigError where its tensors do not fit the config."""
-    model.heads[name] = Head.of(cfg, found).to(model.device)
+    kind = MaskHead if cfg.gives == "masks" else Head
+    model.heads[name] = kind.of(cfg, found).to(model.device)
 
 
 def remove(model: BaseModel, name: str) -> None:

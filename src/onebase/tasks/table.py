@@ -28,6 +28,7 @@ from onebase.tasks import (
     reinforce,
     rerank,
     reward,
+    segment,
     tag,
     writing,
 )
@@ -69,6 +70,7 @@ TASKS: dict[str, Task] = {
         reinforce.TASK,
         continued.TASK,
         distil.TASK,
+        segment.TASK,
     )
 }
 
