@@ -26,14 +26,14 @@ def test_no_module_imports_itself_by_way_of_others() -> None:
 
 
 def test_the_face_is_thin_and_on_top() -> None:
-    """What a user calls is under 700 lines (its media half included), and nothing below it knows it; a bound base answers nothing by itself."""
+    """What a user calls is under 750 lines (its media half included), and nothing below it knows it; a bound base answers nothing by itself."""
     known = graph()
     below = {m for m in known if not m.startswith(("onebase.api", "onebase.cli", "onebase.demo"))} - {
         "onebase"
     }
     assert not {m for m in below if any(x.startswith("onebase.api") for x in known[m])}
     face = Path(onebase.api.__file__).parent
-    assert 300 < sum(len(p.read_text("utf-8").splitlines()) for p in face.rglob("*.py")) < 700
+    assert 300 < sum(len(p.read_text("utf-8").splitlines()) for p in face.rglob("*.py")) < 750
     verbs = {"classify", "predict", "tag", "reward", "embed", "generate", "chat", "adapt", "tune", "apply"}
     assert verbs <= set(dir(Base)) and not verbs & set(dir(Bound))
 

@@ -56,8 +56,14 @@ class Prompts:
 class MaskHead(Head):
     """What prompts are, the mask of each patch's pixels, and how good the mask is (its IoU, from the mean state of the prompts)."""
 
-    def __init__(self, features: int, outputs: int, layer: LayerConfig | None = None) -> None:
-        super().__init__(features, outputs, layer)
+    def __init__(
+        self,
+        features: int,
+        outputs: int,
+        layer: LayerConfig | None = None,
+        vocabulary: int | None = None,
+    ) -> None:
+        super().__init__(features, outputs, layer, vocabulary)
         self.kinds_KD = nn.Parameter(torch.zeros(LAST + 1, features))
         self.dense_DP = nn.Parameter(torch.zeros(features, DENSE * outputs))
         self.quality_D = nn.Parameter(torch.zeros(features))
@@ -133,7 +139,7 @@ def prompt_vectors(codec: ImageModule, pixels_BCHW: Tensor, at_BQ2: Tensor) -> T
     near_p = torch.arange(p, device=at_BQ2.device) + 0.5 - p / 2
     x_BQpp = at_BQ2[..., 0, None, None] + near_p[None, :] / W
     y_BQpp = at_BQ2[..., 1, None, None] + near_p[:, None] / H
-    x_BQpp, y_BQpp = torch.broadcast_tensors(x_BQpp, y_BQpp)
+    x_BQpp, y_BQpp = x_BQpp.expand(B, Q, p, p), y_BQpp.expand(B, Q, p, p)
     around = 2 * torch.stack((x_BQpp, y_BQpp), -1).reshape(B, Q, p * p, 2) - 1
     crop_BCQP = F.grid_sample(pixels_BCHW.float(), around, padding_mode="border", align_corners=False)
     crop_BQN = crop_BCQP.transpose(1, 2).flatten(2)  # channels first, as the stem reads a patch
