@@ -1,4 +1,5 @@
-"""Loads plug-ins: an entry point of the group `onebase` names a module that registers families, tasks, methods, objectives or scores.
+"""Loads plug-ins: an entry point of the group `onebase` names a module that registers families, tasks, methods, objectives,
+modalities or scores.
 
 [project.entry-points.onebase]
 rank = "my_package.rank"
