@@ -29,7 +29,6 @@ from onebase.tasks import (
     reinforce,
     rerank,
     reward,
-    segment,
     tag,
     transcribe,
     writing,
@@ -74,7 +73,6 @@ TASKS: dict[str, Task] = {
         distil.TASK,
         transcribe.TASK,
         caption.TASK,
-        segment.TASK,
     )
 }
 
