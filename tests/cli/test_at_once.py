@@ -81,6 +81,10 @@ def test_a_wrong_path_is_said_before_torch_is_imported_by_every_command() -> Non
         *(
             ("images", "gone", "rows.jsonl"),
             ("transcribe", "gone", "rows.jsonl"),
+            ("caption", "gone", "rows.jsonl"),
+            ("draw", "gone", "x"),
+            ("speak", "gone", "x"),
+            ("contacts", "gone", "MKT"),
             ("import", "gone", "--out", "o"),
         ),
         *(

@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from onebase.cli.app import AdapterDir, Device, DType, Ref, app, check_paths, echo, example, load_base
-from onebase.data import read_source
-from onebase.data.sources import SourceConfig
 from onebase.errors import UserError
 
 if TYPE_CHECKING:
@@ -65,6 +63,9 @@ def contacts(
 
 
 def _only(file: Path) -> str:
+    from onebase.data import read_source
+    from onebase.data.sources import SourceConfig
+
     found = list(read_source(SourceConfig(name="protein", kind="fasta", path=str(file))))
     if len(found) != 1:
         raise UserError(
