@@ -33,10 +33,11 @@ EXAMPLES: dict[str, tuple[bool | str, str]] = {
     "serve_and_ask": (True, "chat, streamed:"),
     "structured_output": (True, "dish and guests:"),
     "draw_digits": (False, "digits that it has not seen"),
+    "segment_shapes": (False, "which it has never seen"),
     "own_objective": (False, "nats per token over 15 steps"),
 }
 
-SHORTER = {"draw_digits": ["20"]}
+SHORTER = {"draw_digits": ["20"], "segment_shapes": ["10"]}
 """Arguments with which an example that trains for minutes ends in seconds."""
 
 

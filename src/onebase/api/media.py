@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 
-class MediaAnswers(Bound):
+class Media(Bound):
     """Reads and makes media, by a base of patches."""
 
     def caption(

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -26,6 +27,7 @@ from onebase.engine.image_search import TEMPLATE, FoundImage, find, probabilitie
 from onebase.engine.labels import Label, labelled
 from onebase.engine.passages import Extracted, extracted
 from onebase.engine.prompter import Given
+from onebase.engine.segmenting import Masks, segmented
 from onebase.engine.speech import Transcriber
 from onebase.engine.text_index import Index, LastTexts, Near, Row
 from onebase.engine.transcribing import Transcript, heard, transcribe
@@ -33,6 +35,9 @@ from onebase.errors import UserError
 from onebase.methods.bound import Bound
 from onebase.methods.spans import Span
 from onebase.modality.media import MEDIA
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 
 class Understanding(Bound):
@@ -131,6 +136,15 @@ class Understanding(Bound):
             self.loaded, on.config if on else None, on.name if on else "", paths, self.routing
         )
         return labelled(names, logp_NL.exp())
+
+    def segment(self, image: "str | Path | Image", *, points: Any = None, boxes: Any = None) -> Masks:
+        """The masks of objects in a picture (a file, or a Pillow image), bool [N, H, W] of its size, each with a score from 0 to 1: the predicted
+        intersection over union.
+
+        points: clicks on one object, [(x, y), ...] in pixels, (x, y, 0) for one beside it; or a list of such lists, one for each object. boxes:
+        (x0, y0, x1, y1), one for each object. Raises UserError for a base without an adapter (or a head of its own) of task segment, and for a
+        prompt that is outside the picture; DataError naming a file that cannot be read."""
+        return segmented(self, image, points, boxes)
 
     def search(self, query: str, paths: images.Paths, *, top: int | None = None) -> list[FoundImage]:
         """Image files ranked by similarity to a text, the nearest first (`path`, `score`: the cosine). Raises DataError naming a file that

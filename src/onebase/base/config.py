@@ -7,7 +7,7 @@ from onebase.base.links import Link, link_parameters
 from onebase.config import config
 from onebase.errors import ConfigError
 from onebase.modality.audio.config import AudioCodecConfig
-from onebase.modality.image.config import ImageCodecConfig
+from onebase.modality.image.config import ImageCodecConfig, PoolConfig
 from onebase.modality.kinds import CODECS, CodecConfig
 from onebase.modality.patches.config import PatchConfig
 from onebase.modality.text.config import TextCodecConfig
@@ -185,6 +185,19 @@ def native_base(
     trunk = replace(cfg.trunks["text"], groups=groups if len(groups) > 1 else ())
     media = cast(dict[str, CodecConfig], {p.kind: p for p in patches})
     return BaseConfig(trunks={"text": trunk}, codecs=cfg.codecs | media)
+
+
+def image_base(size: int, patch: int, *, width: int, depth: int, head_dim: int = 64) -> BaseConfig:
+    """The config of an image encoder (ViT-shaped) in the recipe of `text_base`: pictures of `size` x `size` pixels in patches, which all attend
+    to each other. Raises ConfigError for sizes that do not fit."""
+    cfg = text_base(TextShape(width=width, depth=depth, head_dim=head_dim), "both").trunks["text"]
+    blocks = tuple(
+        replace(b, attn=replace(b.attn, rope=None)) for b in cfg.blocks
+    )  # positions are the codec's
+    codec = ImageCodecConfig(
+        kind="image", size=size, patch=patch, class_token=False, pool=PoolConfig(kind="mean"), starts="sines"
+    )
+    return BaseConfig(trunks={"image": replace(cfg, blocks=blocks)}, codecs={"image": codec})
 
 
 def base_parameters(cfg: BaseConfig) -> int:

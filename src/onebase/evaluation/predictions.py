@@ -52,6 +52,14 @@ class SpanSets:
 
 
 @dataclass(frozen=True, eq=False)
+class MaskPairs:
+    """The intersection over union of each true mask with the predicted one, and the predicted quality, [N]."""
+
+    iou_N: Array
+    quality_N: Array
+
+
+@dataclass(frozen=True, eq=False)
 class Written:
     """One text per row: the true one and the greedy generation. nats_N, tokens_N: negative log-likelihood and length of the true one."""
 

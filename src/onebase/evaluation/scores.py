@@ -47,6 +47,7 @@ from onebase.evaluation.predictions import (
     Judged,
     Labels,
     LabelSets,
+    MaskPairs,
     Numbers,
     Passages,
     Preferred,
@@ -205,6 +206,12 @@ _add(
     Numbers,
     "spearman",
     _some(lambda x, seed: spearman(x.truth, x.found, seed=seed), lambda x: len(set(x.truth)) > 1),
+)
+_add(
+    MaskPairs,
+    "iou",
+    lambda x, seed: mean_score("iou", x.iou_N, seed=seed),
+    sums=lambda x: mean_sums(x.iou_N),
 )
 _add_group(
     SpanSets,

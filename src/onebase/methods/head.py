@@ -10,6 +10,7 @@ from torch import Tensor
 
 from onebase.base.head import Head, Pooling, Read
 from onebase.base.head import HeadConfig as HeadConfig  # where plug-ins look for it
+from onebase.base.masks import MaskHead
 from onebase.base.model import BaseModel
 from onebase.errors import ConfigError
 from onebase.methods.logistic import cross_validated, foldable, solve, spread, stratified
@@ -146,8 +147,13 @@ def tensors(model: BaseModel, name: str) -> dict[str, Tensor]:
 
 def put(model: BaseModel, name: str, cfg: HeadConfig, found: dict[str, Tensor]) -> None:
     """Attach a saved head. Raises ConfigError where its tensors do not fit the config, or the base's vocabulary."""
-    head = Head.of(cfg, found)
-    if head.counts_VC is not None and len(head.counts_VC) != model.cfg.text.vocab_size:
+    kind = MaskHead if cfg.gives == "masks" else Head
+    head = kind.of(cfg, found)
+    if (
+        isinstance(head, Head)
+        and head.counts_VC is not None
+        and len(head.counts_VC) != model.cfg.text.vocab_size
+    ):
         raise ConfigError(
             f"the head counts {len(head.counts_VC)} tokens, this base has {model.cfg.text.vocab_size}",
             "use the adapter as it was saved",

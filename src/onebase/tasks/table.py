@@ -29,6 +29,7 @@ from onebase.tasks import (
     reinforce,
     rerank,
     reward,
+    segment,
     tag,
     transcribe,
     writing,
@@ -73,6 +74,7 @@ TASKS: dict[str, Task] = {
         distil.TASK,
         transcribe.TASK,
         caption.TASK,
+        segment.TASK,
     )
 }
 

@@ -3,6 +3,7 @@
 from typing import Literal
 
 from onebase.config import config
+from onebase.config_fields import later
 from onebase.errors import ConfigError
 from onebase.model.config import FFConfig, NormConfig
 from onebase.model.count import norm_parameters
@@ -67,7 +68,8 @@ class ImageCodecConfig:
     class_token: a learned vector before the patches, followed by `registers` more (2309.16588). A table of positions is added to the
     patches (`place_class`: to the class token too), not to registers. The table is for `size` pixels; `places_fit` sets how it is
     interpolated for other sizes (`smooth`: bicubic with antialiasing; `fixed`: other sizes are refused).
-    classes: class names of the head on the pooled vector; empty: no head.
+    classes: class names of the head on the pooled vector; empty: no head. starts: how the positions begin when the base is initialised: as
+    small random numbers, or as sines of row and column (`sines`), by which patches near each other are alike from the first step.
     """
 
     kind: Literal["image"]
@@ -82,6 +84,7 @@ class ImageCodecConfig:
     pool: PoolConfig = PoolConfig()
     classes: tuple[str, ...] = ()
     places_fit: Literal["fixed", "bicubic", "smooth"] = "fixed"
+    starts: Literal["random", "sines"] = later("random")
 
     def __post_init__(self) -> None:
         if self.patch < 1 or self.size < self.patch:  # pixels left over at an edge are not read

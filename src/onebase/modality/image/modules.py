@@ -111,9 +111,24 @@ class ImageModule(nn.Module):
                 nn.init.zeros_(p)
             else:
                 nn.init.normal_(p, 0.0, 0.02, generator)
+        if self.cfg.starts == "sines":
+            side = self.cfg.size // self.cfg.patch
+            self.positions[self.cfg.places - self.cfg.patches :] = sines(side, self.width)
 
     def keep_in(self, cfg: StorageConfig, *, take: bool) -> None:
         """Does nothing: stem and head are not quantized, and the projections of the pooling are sites of their own."""
+
+
+def sines(side: int, width: int) -> Tensor:
+    """Positions of a square grid, row by row, fp32 [side ** 2, width]: sines and cosines of row and column, each with a quarter of the features, of
+    wavelengths from twice the grid down to two patches. Their size is that of a patch's content at the start."""
+    bands = -(-width // 4)
+    waves = torch.logspace(0, -1, bands, base=float(max(side, 2))) * 2 * side
+    angle_SF = 2 * torch.pi * torch.arange(side)[:, None] / waves.clamp(min=2)
+    axis_SF = torch.cat((angle_SF.sin(), angle_SF.cos()), 1)
+    rows = axis_SF[:, None].expand(side, side, -1)
+    columns = axis_SF[None].expand(side, side, -1)
+    return 0.2 * torch.cat((rows, columns), -1).flatten(0, 1)[:, :width]
 
 
 class AttentionPool(nn.Module):

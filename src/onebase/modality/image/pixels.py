@@ -8,6 +8,7 @@ import io
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -101,6 +102,11 @@ def prepared(image: "Image", cfg: ImageCodecConfig, name: str = "the image") -> 
     mean, std = np.asarray(how.mean, np.float32), np.asarray(how.std, np.float32)
     pixels_HWC = (values_HWC.astype(np.float32) / np.float32(255) - mean) / std
     return torch.from_numpy(np.ascontiguousarray(pixels_HWC.transpose(2, 0, 1)))
+
+
+def whole_picture(cfg: ImageCodecConfig) -> ImageCodecConfig:
+    """The codec with the whole picture stretched to its square, nothing cropped or added: each pixel has its place."""
+    return replace(cfg, pixels=replace(cfg.pixels, resize="stretch", edge=None, long=None))
 
 
 def lengthened(size: tuple[int, int], long: int) -> tuple[int, int]:
