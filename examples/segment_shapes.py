@@ -20,7 +20,7 @@ from onebase.base.masks import MaskHead
 from onebase.base.model import BaseModel
 from onebase.data.order import ExampleOrder, one_by_one
 from onebase.modality.text.sample import Tokens
-from onebase.objective.segment import Example, Segmentation
+from onebase.objective.segment import MaskExample, Segmentation
 from onebase.train.config import TrainConfig
 from onebase.train.loop import Job, run
 
@@ -28,7 +28,7 @@ OUT = Path("runs/segmented.png")
 SIDE, PATCH, WIDTH, BATCH = 64, 8, 64, 32
 
 
-def composed(seed: str, corners: tuple[int, ...]) -> Example:
+def composed(seed: str, corners: tuple[int, ...]) -> MaskExample:
     """Three shapes on a background, and the mask of one of them: `corners` of each, 0 for a disc."""
     rng = random.Random(seed)
 
@@ -45,7 +45,7 @@ def composed(seed: str, corners: tuple[int, ...]) -> Example:
         ]
         ImageDraw.Draw(picture).polygon(edge, fill=colour())
         ImageDraw.Draw(owner).polygon(edge, fill=i)
-    return Example(picture, np.asarray(owner) == 3)  # the last one hides nothing of itself
+    return MaskExample(picture, np.asarray(owner) == 3)  # the last one hides nothing of itself
 
 
 def main() -> None:

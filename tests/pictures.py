@@ -7,7 +7,9 @@ import numpy as np
 
 from onebase.artifact.record import Record
 from onebase.base.config import BaseConfig
-from onebase.base.folder import LoadedBase, save_base
+from onebase.base.folder import LoadedBase, load_base, save_base
+from onebase.base.head import HeadConfig, OwnHead
+from onebase.base.masks import MaskHead
 from onebase.base.model import BaseModel
 from onebase.modality.image.config import ImageCodecConfig, PixelsConfig
 from onebase.model.config import (
@@ -47,6 +49,15 @@ def sighted(path: Path, **codec: Any) -> Path:
     record = Record("base")
     record.add("name", "sighted", "stated by the user")
     save_base(path, LoadedBase(model.eval(), None, record))
+    return path
+
+
+def cutting(path: Path) -> Path:
+    """The same base with a head of its own that gives masks, with weights as they start."""
+    loaded = load_base(sighted(path.with_name(path.name + "-plain")))
+    cfg = HeadConfig(reads="image", gives="masks", patch=4)
+    loaded.head = OwnHead("segment", cfg, MaskHead(32, cfg.outputs).tensors)
+    save_base(path, loaded)
     return path
 
 

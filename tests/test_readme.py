@@ -24,7 +24,7 @@ from onebase.pretraining.objectives import OBJECTIVES, NextTokenConfig
 from onebase.pretraining.recipe import Recipe
 from onebase.tasks.options import AdaptOptions
 from onebase.tasks.table import METHODS, PREDICTIONS, TASKS
-from tests.pictures import photos, sighted
+from tests.pictures import cutting, photos, sighted
 from tests.pretrained import onebase, tiny_run
 from tests.spoken import hearing, noise
 
@@ -47,6 +47,7 @@ NAMES = [
     "generate",
     "chat",
     "images",
+    "segment",
     "transcribe",
     "serve",
     "import",
@@ -151,6 +152,7 @@ def test_the_commands_of_the_readme(clone: Path) -> None:
         "merge",  # in the manual
         "audit",  # in the manual
         "images",  # in the manual, on a base that sees
+        "segment",  # in the manual, on a base that cuts
         "transcribe",  # in the manual, on a base that listens
         "import",  # these three are in the manual, on a base that can be exported
         "export",
@@ -183,6 +185,7 @@ def test_the_commands_of_the_manual(clone: Path) -> None:
         *("-o", "epochs=1", "--out", "runs/chat"),
     )
     sighted(clone / "bases" / "dinov2")
+    cutting(clone / "bases" / "sam")
     photos(clone / "photos", "a", "b")
     noise(hearing(clone / "bases" / "whisper").parents[1] / "interview.wav")
     for words in found:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from onebase.draws import Draws
-    from onebase.objective.segment import Example
+    from onebase.objective.segment import MaskExample
 
 SIDE = 128
 """Pixels of a side of the composed pictures; the base reads them at its own size."""
@@ -40,11 +40,11 @@ class Composer:
     def __init__(self, stamps: "Sequence[Image]", share: float) -> None:
         self.stamps, self.share = stamps, share if stamps else 0.0
 
-    def __call__(self, name: str) -> "Example":
+    def __call__(self, name: str) -> "MaskExample":
         import numpy as np
 
         from onebase.draws import Draws
-        from onebase.objective.segment import Example
+        from onebase.objective.segment import MaskExample
 
         draws = Draws("composed", name)
         while True:
@@ -62,7 +62,7 @@ class Composer:
             able = [i for i, a in enumerate(areas) if (owner == i).sum() >= max(200, a // 2)]
             if able:
                 i = able[int(draws.below(len(able), 1)[0])]
-                return Example(canvas, owner == i)
+                return MaskExample(canvas, owner == i)
 
     def placed(self, draws: "Draws") -> "Image":
         """A stamp, turned and sized."""
@@ -234,7 +234,7 @@ def main() -> None:
         nothing = np.zeros(length, np.int32), np.zeros(length, np.bool_)
         rows = [Tokens(*nothing, str(i), "composed") for i in range(count)]
         budget = {"minutes": args.minutes} if args.minutes else {"steps": steps}
-        objective = Segmentation("segment", Composer(train_stamps, 0.6), cfg.image)
+        objective = Segmentation("segment", Composer(train_stamps, 0.8), cfg.image)
         began = time.perf_counter()
 
         class Told(NoCallback):
@@ -270,7 +270,7 @@ def main() -> None:
     torch.set_grad_enabled(False)
     results["parameters"] = base_parameters(loaded.model.cfg)
 
-    def clicked(example: "Example", how: str, name: str) -> Any:
+    def clicked(example: "MaskExample", how: str, name: str) -> Any:
         from onebase.draws import Draws
 
         if how == "centre":
@@ -287,7 +287,7 @@ def main() -> None:
 
     tuned = [Composer(train_stamps, 1.0)(f"tune {i}") for i in range(60)]
 
-    def filled(example: "Example", tolerance: float) -> float:
+    def filled(example: "MaskExample", tolerance: float) -> float:
         ((x, y, _),) = central_click(example.mask)
         return iou(flood(np.asarray(example.picture), int(x * SIDE), int(y * SIDE), tolerance), example.mask)
 

@@ -277,3 +277,31 @@ def test_a_vocabulary_of_another_size_than_the_matrix_is_refused(tmp_path: Path)
     (tmp_path / "config.json").write_text(json.dumps(config | {"vocab_size": config["vocab_size"] - 1}))
     with pytest.raises((ArtifactError, ConfigError), match="has shape"):
         onebase.load(tmp_path)
+
+
+def test_segment_anything_is_refused_with_the_parts_that_do_not_fit(tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    vision = {
+        "hidden_size": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "image_size": 32,
+        "mlp_dim": 16,
+    }
+    vision |= {
+        "patch_size": 8,
+        "output_channels": 16,
+        "window_size": 2,
+        "global_attn_indexes": [0],
+        "num_pos_feats": 8,
+    }
+    prompt = {"hidden_size": 16, "image_size": 32, "patch_size": 8, "mask_input_channels": 4}
+    decoder = {"hidden_size": 16, "mlp_dim": 16, "num_attention_heads": 2, "iou_head_hidden_dim": 16}
+    config = transformers.SamConfig(
+        vision_config=vision, prompt_encoder_config=prompt, mask_decoder_config=decoder
+    )
+    transformers.SamModel(config).save_pretrained(tmp_path / "sam")
+    with pytest.raises(UserError, match="windows of patches with relative positions") as found:
+        onebase.import_base(tmp_path / "sam", tmp_path / "base")
+    assert "onebase adapt BASE --task segment" in found.value.remedy
+    assert not (tmp_path / "base").exists()

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 import onebase
 from onebase.cli import app
 from onebase.errors import UserError
-from tests.pictures import sighted
+from tests.pictures import cutting, photos, sighted
 
 
 def squares(folder: Path, count: int, seed: int = 0) -> list[dict[str, Any]]:
@@ -118,6 +118,21 @@ def test_prompts_that_do_not_fit_are_refused(learnt: Path, given: dict[str, Any]
 def test_a_base_without_a_mask_head_says_what_to_do(learnt: Path) -> None:
     with pytest.raises(UserError, match="masks need one of task segment"):
         onebase.load(learnt / "base").segment(learnt / "train" / "0.png", points=[(1, 1)])
+
+
+def test_a_base_with_a_mask_head_of_its_own(tmp_path: Path) -> None:
+    base = onebase.load(cutting(tmp_path / "base"))
+    (photo,) = photos(tmp_path, "a")
+    assert base.segment(photo, points=[(20, 10)]).masks.shape == (1, 30, 40)
+    with pytest.raises(UserError, match="gives masks has no place"):
+        base.export(tmp_path / "hf")
+    assert not (tmp_path / "hf").exists()
+    base.plain.export(tmp_path / "hf")
+    done = CliRunner().invoke(app, ["images", str(tmp_path / "base"), str(photo), str(photo)])
+    assert done.exit_code == 0 and "nearest" in done.output
+    squares(tmp_path / "more", 4)
+    adapter = base.adapt(tmp_path / "more" / "rows.jsonl", task="segment", method="lora", epochs=1)
+    assert base.with_adapter(adapter).segment(photo, boxes=[(0, 0, 40, 30)]).masks.shape == (1, 30, 40)
 
 
 def test_rows_that_do_not_fit_are_refused_by_number(learnt: Path, tmp_path: Path) -> None:

@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 BUILT_IN = {
     "tasks": (
         *("classify", "regress", "tag", "complete", "chat", "embed", "rerank", "extract"),
-        *("prefer", "reward", "reinforce", "continue", "distil", "transcribe", "caption"),
+        *("prefer", "reward", "reinforce", "continue", "distil", "transcribe", "caption", "segment"),
     ),
     "methods": ("prompt", "head", "lora", "soft", "prefix", "full"),
     "scored": (
         *("classify", "regress", "tag", "complete", "chat", "embed", "rerank", "extract"),
-        *("prefer", "reward", "reinforce", "continue", "transcribe", "caption", "text"),
+        *("prefer", "reward", "reinforce", "continue", "transcribe", "caption", "segment", "text"),
     ),
     "judged": ("prefer", "reinforce"),
     "applied": ("classify", "regress", "tag", "rerank", "extract", "reward", "transcribe", "caption"),

@@ -43,8 +43,14 @@ def _write_hf(base: Bound, out: Path, options: Mapping[str, Any]) -> None:
 
 
 def with_classes(base: LoadedBase, head: OwnHead) -> LoadedBase:
-    """The base with this head as its image classifier. Raises ConfigError if the base cannot hold it."""
+    """The base with this head as its image classifier. Raises ConfigError if the base cannot hold it, UserError for a head that
+    gives masks."""
     cfg, codec = base.model.cfg, base.model.cfg.image
+    if head.config.gives == "masks":
+        raise UserError(
+            "a head that gives masks has no place in the layout of an image classifier",
+            "export the base without it (in Python: base.plain.export), and keep the onebase folder for masks",
+        )
     kinds = {"both": "both", "mean": "mean", "last": "first", "cls": "first"}
     if head.config.pooling not in kinds or codec.pool.kind == "attention":
         raise ConfigError(

@@ -66,7 +66,7 @@ def scores(
 def classifies_images(base: LoadedBase, adapter: AdapterConfig | None) -> bool:
     """Whether `scores` has classes, of the adapter or of the base."""
     if adapter is not None:
-        return adapter.head is not None and adapter.head.reads == "image"
+        return adapter.head is not None and adapter.head.reads == "image" and adapter.head.gives == "one"
     return "image" in base.model.cfg.codecs and bool(base.model.cfg.image.classes)
 
 

@@ -35,7 +35,7 @@ SHIFT = 0.1
 
 
 @dataclass(frozen=True)
-class Example:
+class MaskExample:
     """A picture and the mask of one object in it, bool [H, W] of the picture's size. prompt: what is given for it; empty: drawn from the mask."""
 
     picture: "Image"
@@ -49,7 +49,7 @@ class Segmentation:
     example when a batch is built. Where an example has no prompts, other ones are drawn each time that it is read."""
 
     head: str
-    read: Callable[[str], Example]
+    read: Callable[[str], MaskExample]
     codec: ImageCodecConfig
     seed: int = 0
     routing: AdapterRouting | None = None

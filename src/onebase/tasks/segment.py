@@ -20,12 +20,12 @@ from onebase.evaluation.predictions import MaskPairs
 from onebase.methods.method import SCRATCH, Learner
 from onebase.modality.image.pixels import picture_size, read_picture
 from onebase.modality.text.sample import Tokens
-from onebase.objective.segment import Bools, Example, Segmentation, central_click
+from onebase.objective.segment import Bools, MaskExample, Segmentation, central_click
 from onebase.tasks.base import ScoreRequest, Task
-from onebase.tasks.checks import before
 from onebase.tasks.fit import Lesson, Steps
 from onebase.tasks.job import Adapting, data_facts
 from onebase.tasks.ledgers import check_rows
+from onebase.tasks.media_rows import NO_VIRTUAL
 
 TRAINED = "prompts are read by the trunk, so the trunk must be trained, or have LoRA"
 
@@ -81,13 +81,7 @@ def examples(rows: Rows) -> tuple[list[tuple[Path, Path, Prompt]], list[dict[str
 
 
 def lesson(job: Adapting) -> Lesson:
-    """Train a mask head and the method's weights together; it starts from the base's own mask head where it has one. Raises UserError for methods of
-    virtual tokens."""
-    if before(job.method, job.options):
-        raise UserError(
-            f"method {job.method} puts virtual tokens before a text, and these rows are images",
-            "use lora or full for images",
-        )
+    """Train a mask head and the method's weights together; it starts from the base's own mask head where it has one."""
     o, base = job.options, job.base
     codec = base.model.cfg.image
     found, hashes = examples(job.rows)
@@ -102,10 +96,10 @@ def lesson(job: Adapting) -> Lesson:
     by_id = {t.id: e for t, e in zip(rows, found, strict=True)}
     cfg = HeadConfig(reads="image", gives="masks", patch=codec.patch)
 
-    def read(name: str) -> Example:
+    def read(name: str) -> MaskExample:
         picture, mask, prompt = by_id[name]
         image = read_picture(picture)
-        return Example(image, read_mask(mask, image.size), prompt)
+        return MaskExample(image, read_mask(mask, image.size), prompt)
 
     def steps(learner: Learner, stack: ExitStack) -> Steps:
         own = base.head
@@ -157,7 +151,12 @@ TASK = Task(
     name="segment",
     columns=("image", "mask"),
     lesson=lesson,
-    methods={"head": TRAINED, "prompt": "a prompt is text, and masks are drawn from points and boxes"},
+    methods={
+        "head": TRAINED,
+        "prompt": "a prompt is text, and masks are drawn from points and boxes",
+        "soft": NO_VIRTUAL,
+        "prefix": NO_VIRTUAL,
+    },
     images=True,
     check=problem,
     compared=("image",),

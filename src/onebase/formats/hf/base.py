@@ -29,7 +29,7 @@ from onebase.formats.hf.pictures import PREPROCESSOR, processor, processor_tree,
 from onebase.formats.hf.sentence import read_sentence, write_sentence
 from onebase.formats.hf.speech import read_speech, write_speech
 from onebase.formats.hf.tokenizer_files import GENERATION, TEMPLATE, TOKENIZER, TOKENIZER_CONFIG, read_codec
-from onebase.formats.hf.unsupported import no_model_type, packed
+from onebase.formats.hf.unsupported import no_model_type, packed, segments
 from onebase.formats.peft.folder import CONFIG as ADAPTER
 from onebase.formats.reader import ConfigReader
 from onebase.formats.tokenizer_equality import lost_ends, other_frame, other_ids, other_talk
@@ -58,7 +58,7 @@ def open_folder(path: Path, *, dtype: torch.dtype | None = None, hashes: bool = 
     reader = ConfigReader(source.config, where, frozenset(source.shapes()), source.read)
     if "model_type" not in source.config and (odd := no_model_type(source.config, reader.where)):
         raise odd
-    if (odd := packed(source.config, reader.where)) is not None:
+    if (odd := packed(source.config, reader.where) or segments(source.config, reader.where)) is not None:
         raise odd
     family = family_of(source.config.get("model_type"), reader.where)
     family = as_stored(family, head_found.layout if head_found else None)

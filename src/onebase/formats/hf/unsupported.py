@@ -13,6 +13,7 @@ from onebase.errors import ArtifactError
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 POINTER = b"version https://git-lfs.github.com/spec/"
 MAX_NAMES = 10_000
+SAM = ("sam", "sam_hq", "sam2", "sam2_video", "sam3", "sam3_video")
 _OTHER = "give the same model as a Hugging Face folder (config.json and *.safetensors) or a .gguf file"
 _NONE = "give a model that reads text, images or audio"
 _CLIP = "give the same model in the transformers format (config.json with model_type clip, *.safetensors)"
@@ -135,6 +136,17 @@ def no_model_type(config: dict[str, Any], where: str) -> ArtifactError | None:
     else:
         return None
     return ArtifactError(f"{where} is {what}: it has no model_type", _OTHER)
+
+
+def segments(config: dict[str, Any], where: str) -> ArtifactError | None:
+    """The error for Segment Anything and its successors, with the parts that the trunk does not have; None for any other model."""
+    if (kind := str(config.get("model_type"))) not in SAM:
+        return None
+    return ArtifactError(
+        f"{where}: {kind} (Segment Anything) cannot be read: its encoder attends in windows of patches with relative positions that depend on the query, "
+        "and its decoder changes the image's states while it reads the prompts (docs/design.md)",
+        "train masks on a base of images (ViT, DINOv2): onebase adapt BASE --task segment (docs/segmentation.md)",
+    )
 
 
 def packed(config: dict[str, Any], where: str) -> ArtifactError | None:
