@@ -5,7 +5,7 @@
 
 A base of images (ViT-shaped) is trained from nothing by the loop on composed pictures of training objects, and scored on 400 pictures of the
 other fifth of the stamps (chosen by the hash of their names) and on 200 of drawn shapes: the mean IoU after one click, at the centre of the
-object (as Segment Anything is scored) and at any pixel of it, and from its box. Baselines from the same click: the colour of the pixel
+object (as Segment Anything is scored) and at any pixel of it. Baseline from the same click: the colour of the pixel
 clicked on (flood fill at the tolerance that is best on training pictures).
 """
 

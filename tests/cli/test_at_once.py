@@ -80,6 +80,7 @@ def test_a_wrong_path_is_said_before_torch_is_imported_by_every_command() -> Non
         ),
         *(
             ("images", "gone", "rows.jsonl"),
+            ("segment", "gone", "rows.jsonl", "--point", "1,1", "--out", "m.png"),
             ("transcribe", "gone", "rows.jsonl"),
             ("caption", "gone", "rows.jsonl"),
             ("draw", "gone", "x"),
@@ -116,6 +117,7 @@ def test_a_wrong_path_is_said_before_torch_is_imported_by_every_command() -> Non
         *(
             ("generate", run, "hi", "--image", "gone.png"),
             ("images", run, "gone.png"),
+            ("segment", run, "gone.png", "--point", "1,1", "--out", "m.png"),
             ("transcribe", run, "gone.wav"),
         ),
         *(
