@@ -24,8 +24,10 @@ from onebase.pretraining.objectives import OBJECTIVES, NextTokenConfig
 from onebase.pretraining.recipe import Recipe
 from onebase.tasks.options import AdaptOptions
 from onebase.tasks.table import METHODS, PREDICTIONS, TASKS
+from tests.native import saved as native
 from tests.pictures import cutting, photos, sighted
 from tests.pretrained import onebase, tiny_run
+from tests.residues import esm
 from tests.spoken import hearing, noise
 
 ROOT = Path(__file__).parents[1]
@@ -48,6 +50,10 @@ NAMES = [
     "chat",
     "images",
     "segment",
+    "contacts",
+    "caption",
+    "draw",
+    "speak",
     "transcribe",
     "serve",
     "import",
@@ -154,6 +160,8 @@ def test_the_commands_of_the_readme(clone: Path) -> None:
         "images",  # in the manual, on a base that sees
         "segment",  # in the manual, on a base that cuts
         "transcribe",  # in the manual, on a base that listens
+        "contacts",  # in the manual, on a base of proteins
+        *("caption", "draw", "speak"),  # in the manual, on a base that does
         "import",  # these three are in the manual, on a base that can be exported
         "export",
         "quantize",
@@ -187,6 +195,9 @@ def test_the_commands_of_the_manual(clone: Path) -> None:
     sighted(clone / "bases" / "dinov2")
     cutting(clone / "bases" / "sam")
     photos(clone / "photos", "a", "b")
+    native(clone / "bases" / "native")
+    esm(clone / "bases" / "esm2")
+    Path("protein.fasta").write_text(">one\nMKTAYIAKQRQISFVKSHFSRQ\n")
     noise(hearing(clone / "bases" / "whisper").parents[1] / "interview.wav")
     for words in found:
         if words[1] in ("demo", "serve"):
@@ -244,7 +255,8 @@ def keys(cls: Any, prefix: str = "") -> dict[str, Any]:
     hints = get_type_hints(cls)
     for field in dataclasses.fields(cls):
         if field.name == "objective":  # one of several, each with keys of its own
-            out |= {k: v for o in OBJECTIVES.values() for k, v in keys(o.config, "objective.").items()}
+            for own in (keys(o.config, "objective.") for o in OBJECTIVES.values()):
+                out |= own | {k: "by objective" for k in own.keys() & out.keys() if own[k] != out[k]}
             out["objective"] = out.pop("objective.kind") and NextTokenConfig().kind
             continue
         kinds = [k for k in (hints[field.name], *get_args(hints[field.name])) if dataclasses.is_dataclass(k)]

@@ -16,15 +16,13 @@ from onebase.engine.decoder import Decoder, generate
 from onebase.engine.media_prompts import media_tokens
 from onebase.engine.sampler import Sampling
 from onebase.errors import DataError, UserError
-from onebase.modality.patches.config import ImagePatchesConfig, SoundPatchesConfig
-from onebase.modality.patches.tokens import MEDIA_SPECIALS
 from onebase.modality.text.codec import TextCodec
-from onebase.modality.text.sample import SPECIALS
 from onebase.modality.text.tokenizer import Tokenizer
 from onebase.model.mask import Cols
 from onebase.objective.flow_config import FlowConfig
 from onebase.objective.mixed import Mixed
 from tests.data.test_media_tokens import png, wav
+from tests.native import native
 from tests.pretrained import onebase
 
 SAME = 2e-5
@@ -33,17 +31,7 @@ SAME = 2e-5
 
 @pytest.fixture(scope="module")
 def base() -> Base:
-    tokenizer = Tokenizer.train(["a red square of 4x4 beside 2x3"] * 3, 300, (*SPECIALS, *MEDIA_SPECIALS))
-    shape = TextShape(
-        width=32, depth=2, head_dim=16, context=96, vocab_size=300, zero_out=False, head_std=0.05
-    )
-    image = ImagePatchesConfig(kind="image_patches", limit=16)
-    sound = SoundPatchesConfig(kind="sound_patches", limit=20)
-    model = BaseModel(native_base(shape, image, sound))
-    model.reset(0)
-    for module in model.patches.values():  # so that noise and time matter
-        torch.nn.init.normal_(module.head.weight, 0, 0.1, torch.Generator().manual_seed(1))
-    return Base(LoadedBase(model.eval(), TextCodec(tokenizer)))
+    return native()
 
 
 def files(folder: Path) -> tuple[Path, Path]:

@@ -278,7 +278,9 @@ def test_a_template_that_knows_no_parts_refuses_images(llava: Any, tmp_path: Pat
 def test_the_manual_is_run_as_it_stands(llava: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_clip(tmp_path / "bases" / "clip")
     (tmp_path / "bases" / "llava").symlink_to(llava[0])
-    some_pictures(tmp_path / "photos")
+    rows = [{"image": str(p), "text": f"house {i}"} for i, p in enumerate(some_pictures(tmp_path / "photos"))]
+    for name in ("captions", "more"):
+        (tmp_path / "photos" / f"{name}.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
     monkeypatch.chdir(tmp_path)
     manual = (ROOT / "docs" / "images_and_text.md").read_text(encoding="utf-8")
     for words in lines(manual):

@@ -1,31 +1,18 @@
 """A protein base (ESM) learns classes and values of sequences, by LoRA and by all weights."""
 
 import random
-from pathlib import Path
 
 import pytest
-import torch
 
 import onebase
 from onebase.api.base import Base
-
-RESIDUES = "<cls> <pad> <eos> <unk> L A G V S E R T I D P K Q N F Y M H W C X B U Z O . - <null_1> <mask>"
+from tests.residues import esm
 
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Base:
-    transformers = pytest.importorskip("transformers")
-    folder: Path = tmp_path_factory.mktemp("esm")
-    (folder / "vocab.txt").write_text("\n".join(RESIDUES.split()))
-    (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "EsmTokenizer"}')
-    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 48}
-    tokens = {"vocab_size": 33, "pad_token_id": 1, "mask_token_id": 32, "token_dropout": True}
-    cfg = transformers.EsmConfig(
-        **sizes, **tokens, max_position_embeddings=66, position_embedding_type="rotary"
-    )
-    torch.manual_seed(0)
-    transformers.EsmForMaskedLM(cfg).save_pretrained(folder)
-    return onebase.load(folder)
+    pytest.importorskip("transformers")
+    return onebase.load(esm(tmp_path_factory.mktemp("esm")))
 
 
 @pytest.mark.parametrize(("method", "lr"), [("lora", 1e-2), ("full", 1e-3)])
