@@ -9,8 +9,6 @@ both formats; otherwise all are fp32.
 """
 
 import argparse
-import contextlib
-import itertools
 import json
 import os
 import resource
@@ -22,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from common import arguments, child, chip_dtype, need, report
+from training_sides import our_steps, trainer_steps
 
 VOCAB, WIDTH, DEPTH, HEADS, HIDDEN, ROWS, LENGTH = 8192, 256, 6, 4, 688, 16, 512
 BF16 = ("trainer_bf16", "trainer_bf16_compiled")
@@ -40,18 +39,7 @@ def token_rows(steps: int) -> Any:
 def trainer(side: str, steps: int) -> tuple[list[float], list[float], int]:
     """Seconds per step, losses and number of parameters of the Trainer."""
     import torch
-    from transformers import LlamaConfig, LlamaForCausalLM, Trainer, TrainerCallback, TrainingArguments
-
-    marks: list[float] = []
-    losses: list[float] = []
-
-    class Clock(TrainerCallback):  # type: ignore[misc]
-        def on_step_begin(self, *_: Any, **__: Any) -> None:
-            marks.append(time.perf_counter())
-
-        def on_log(self, *_: Any, logs: dict[str, float], **__: Any) -> None:
-            if "loss" in logs:
-                losses.append(float(logs["loss"]))
+    from transformers import LlamaConfig, LlamaForCausalLM
 
     torch.manual_seed(0)
     config = LlamaConfig(
@@ -62,58 +50,15 @@ def trainer(side: str, steps: int) -> tuple[list[float], list[float], int]:
         intermediate_size=HIDDEN,
         max_position_embeddings=LENGTH,
     )
-    model = LlamaForCausalLM(config)
-    ids = torch.from_numpy(token_rows(steps + 1))
-    data = [{"input_ids": row, "labels": row} for row in ids]
-    with tempfile.TemporaryDirectory() as out, contextlib.redirect_stdout(sys.stderr):
-        options = TrainingArguments(
-            output_dir=out,
-            per_device_train_batch_size=ROWS,
-            max_steps=steps + 1,
-            bf16=side in BF16,
-            torch_compile=side.endswith("_compiled"),
-            use_cpu=True,
-            report_to=[],
-            save_strategy="no",
-            logging_steps=1,
-            learning_rate=3e-4,
-            disable_tqdm=True,
-        )
-        Trainer(model=model, args=options, train_dataset=data, callbacks=[Clock()]).train()
-    # From the begin of one step to the next: data, forward, backward, clipping, optimizer, log.
-    return [b - a for a, b in itertools.pairwise(marks)], losses, sum(p.numel() for p in model.parameters())
+    data = [{"input_ids": row, "labels": row} for row in torch.from_numpy(token_rows(steps + 1))]
+    compiled = side.endswith("_compiled")
+    return trainer_steps(LlamaForCausalLM(config), data, steps, ROWS, bf16=side in BF16, compiled=compiled)
 
 
 def ours(side: str, steps: int) -> tuple[list[float], list[float], int]:
     """The same for onebase's own loop."""
-    import numpy as np
-
     from onebase.base.config import TextShape, text_base
-    from onebase.base.model import BaseModel
-    from onebase.modality.text import Tokens
     from onebase.objective.next_token import NextToken
-    from onebase.train.callbacks import NoCallback, StepInfo
-    from onebase.train.config import AdamWConfig, MuonConfig, TrainConfig
-    from onebase.train.loop import Job, run
-
-    ids = token_rows(steps + 1).astype(np.int32)
-
-    class Rows:
-        digest = "bench"
-
-        def rows(self, step: int) -> list[list[Tokens]]:
-            loss = np.ones(LENGTH, np.bool_)
-            at = step % (steps + 1) * ROWS
-            return [[Tokens(row, loss, str(i), "bench")] for i, row in enumerate(ids[at : at + ROWS])]
-
-    marks: list[float] = []
-
-    class Clock(NoCallback):
-        def start(self, step: int, total: int | None) -> None:
-            marks.append(time.perf_counter())
-
-        def step(self, info: StepInfo) -> None:
-            marks.append(time.perf_counter())
 
     shape = TextShape(
         width=WIDTH,
@@ -125,23 +70,14 @@ def ours(side: str, steps: int) -> tuple[list[float], list[float], int]:
         tied=False,
         portable=True,
     )
-    model = BaseModel(text_base(shape))
-    model.reset(0)
-    train = TrainConfig(
-        steps=steps,
-        batch_size=ROWS,
-        sequence_length=LENGTH,
-        muon=MuonConfig() if side == "ours_muon" else None,
-        adamw=AdamWConfig(matrix=3e-4, embed=3e-4, head=3e-4, other=3e-4),
-        dtype=chip_dtype(),
-        device="cpu",
-        compile=side != "ours_eager",
-    )
-    result = run(Job(model, NextToken(LENGTH), Rows(), train, callbacks=(Clock(),)))
-    return (
-        [b - a for a, b in itertools.pairwise(marks)],
-        result.losses,
-        sum(p.numel() for p in model.parameters()),
+    return our_steps(
+        text_base(shape),
+        lambda np: NextToken(LENGTH),
+        token_rows(steps + 1),
+        steps,
+        ROWS,
+        muon=side == "ours_muon",
+        compiled=side != "ours_eager",
     )
 
 

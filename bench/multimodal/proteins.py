@@ -68,9 +68,8 @@ def peptides(base: Any, twin: Any, data: Path, most: int | None) -> dict[str, An
 def contacts(base: Any, twin: Any, data: Path, most: int | None) -> dict[str, Any]:
     import numpy as np
 
-    from onebase.data.structures import NEAR, read_structure
+    from onebase.data.structures import APART, NEAR, long_range_precision, pairs, read_structure
     from onebase.engine.contacts import attention_maps, contact_features, learnt_contacts
-    from onebase.objective.structure import APART, long_range_precision, pairs
 
     files = sorted(p for p in data.rglob("dssp/*.pdb.gz") if not p.name.startswith("wrong"))
     proteins = {p.name.split(".")[0]: read_structure(p) for p in files}

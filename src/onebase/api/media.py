@@ -19,7 +19,7 @@ class Media(Bound):
         self, images: str | Path | Sequence[str | Path], *, prompt: str = "", max_tokens: int = 128
     ) -> Any:
         """The text that the base writes behind an image file: a str, or a list of them for a list. prompt: how the text begins. Raises UserError for a
-        base without image patches, DataError naming a file."""
+        base that reads no images beside text, DataError naming a file."""
         from onebase.engine.media_answers import described
 
         each = [images] if isinstance(images, str | Path) else list(images)

@@ -168,6 +168,11 @@ class Understanding(Bound):
         greedy only. condition: condition each window on the previous text (docs/speech.md). Raises UserError.
         """
         if MEDIA["audio"].codec in self.loaded.model.patches:
+            if language or task or timestamps or temperatures:
+                raise UserError(
+                    "this base knows no languages, tasks, times and temperatures of speech",
+                    "leave them out, or use Whisper",
+                )
             return heard(self.loaded, path, self.routing)
         if self._ears is None:
             self._ears = Transcriber(self.loaded, self.routing)

@@ -1,4 +1,4 @@
-"""Protein structures from PDB files: the residues of one chain, and where they are. L residues."""
+"""Protein structures from PDB files: the residues of one chain, where they are, and which pairs are in contact. L residues, N pairs."""
 
 import gzip
 from dataclasses import dataclass
@@ -13,6 +13,8 @@ NAMES = "ALA ARG ASN ASP CYS GLN GLU GLY HIS ILE LEU LYS MET PHE PRO SER THR TRP
 LETTERS = dict(zip(NAMES.split(), "ARNDCQEGHILKMFPSTWYVM", strict=True))
 NEAR = 8.0
 """Angstrom below which two residues are in contact."""
+APART, LONG = 6, 24
+"""Residues between the two of a pair: the fewest that are learnt, and those of a long-range pair."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,3 +64,21 @@ def read_structure(path: str | Path, chain: str | None = None) -> Structure:
     missing = [float("nan")] * 3
     places = [found.get("CB", found.get("CA", missing)) for _, found in atoms.values()]
     return Structure("".join(letter for letter, _ in atoms.values()), np.array(places))
+
+
+def pairs(distances_LL: NDArray[np.float64], apart: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The pairs (i, j), i < j, that are `apart` or more in the chain and whose distance is known."""
+    i, j = np.triu_indices(len(distances_LL), apart)
+    known = np.isfinite(distances_LL[i, j])
+    return i[known], j[known]
+
+
+def long_range_precision(
+    map_LL: NDArray[np.float64], distances_LL: NDArray[np.float64], share: int = 5
+) -> float | None:
+    """The share of true contacts among the L / `share` likeliest pairs that are 24 residues or more apart; None for a chain without such pairs."""
+    i, j = pairs(distances_LL, LONG)
+    if not len(i):
+        return None
+    first = np.argsort(-map_LL[i, j], kind="stable")[: max(1, len(distances_LL) // share)]
+    return float((distances_LL[i[first], j[first]] < NEAR).mean())

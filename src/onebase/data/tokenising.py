@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -180,8 +180,3 @@ def _chunks(rows: Iterator[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
             chunk, size = [], 0
     if chunk:
         yield chunk
-
-
-def shards_of(files: Mapping[str, Any], names: Sequence[str]) -> list[str]:
-    """Hashes of the shards of a manifest."""
-    return [files[name]["sha256"] for name in names]

@@ -22,7 +22,7 @@ from onebase.artifact.files import (
 from onebase.artifact.owned import owned
 from onebase.data.dataset import Dataset
 from onebase.data.media_table import MediaTable
-from onebase.data.tokenising import PLACE, Tokenising, shards_of
+from onebase.data.tokenising import PLACE, Tokenising
 from onebase.errors import ArtifactError, DataError
 from onebase.modality.patches.config import PatchConfig
 from onebase.modality.text import TextCodec, Tokenizer, Tokens
@@ -80,7 +80,7 @@ class TokenSet:
         fingerprint = "tk1-" + sha256_bytes(canonical_json(facts).encode())
         # Copies of a dataset may name their sources differently under one fingerprint: the hashes of the shards distinguish them.
         files = read_manifest(dataset.dir)["files"]
-        parts = [facts, files["dataset.json"], shards_of(files, dataset.shards)]
+        parts = [facts, files["dataset.json"], [files[name]["sha256"] for name in dataset.shards]]
         key = sha256_bytes(canonical_json(parts).encode())
         root = Path(out) if out is not None else dataset.dir.with_name(f"{dataset.dir.name}.tokens")
         final = root / key[:24]

@@ -11,15 +11,17 @@ from torch import Tensor, nn
 
 from onebase.base.folder import LoadedBase
 from onebase.base.head import ContactHead
-from onebase.data.structures import NEAR, Structure
+from onebase.data.structures import APART, NEAR, Structure, pairs
 from onebase.errors import DataError, UserError
 from onebase.methods.bound import Bound
+from onebase.methods.logistic import solve
 from onebase.model.attention import Attention
 from onebase.model.proj import AdapterRouting
-from onebase.objective.structure import APART, fit_contacts, pairs
 
 LONGEST = 2048
 """Residues of the longest sequence: the maps take 4 L^2 bytes each."""
+STRENGTH = 8e-4
+"""L2 strength of the regression, on standardised maps."""
 
 
 @torch.no_grad()
@@ -117,3 +119,17 @@ def learnt_contacts(
         features.append(found_LLC[i, j])
         near.append(torch.from_numpy(distances_LL[i, j] < NEAR))
     return fit_contacts(torch.cat(features), torch.cat(near))
+
+
+def fit_contacts(features_NC: Tensor, near_N: Tensor) -> ContactHead:
+    """The regression that predicts `near` (bool [N]) from features (float32 [N, C]); few proteins suffice (Rao et al. used 20). Raises DataError
+    where all pairs are alike."""
+    if near_N.all() or not near_N.any():
+        raise DataError(
+            "the proteins have no contacts, or nothing else", "give structures with 30 residues or more"
+        )
+    x_NC = features_NC.double()
+    mean_C, scale_C = x_NC.mean(0), x_NC.std(0).clamp_min(1e-12)
+    w_1C, b_1 = solve((x_NC - mean_C) / scale_C, near_N.double()[:, None], 1, STRENGTH)
+    weight_C = w_1C[0] / scale_C
+    return ContactHead(weight_C.float(), float(b_1[0] - weight_C @ mean_C))

@@ -30,6 +30,8 @@ class Drawing:
     def __post_init__(self) -> None:
         if self.steps < 1:
             raise UserError(f"steps is {self.steps}", "give at least 1")
+        if self.solver not in ("euler", "heun"):
+            raise UserError(f"solver is {self.solver!r}", "give euler or heun")
         if not 0 <= self.guidance < float("inf"):
             raise UserError(f"guidance is {self.guidance}", "give a number of at least 0, such as 2")
 

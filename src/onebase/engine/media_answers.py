@@ -12,6 +12,7 @@ from torch import Tensor
 from onebase.base.folder import LoadedBase
 from onebase.engine.decoder import generate
 from onebase.engine.drawing import Drawing
+from onebase.engine.image_prompts import image_name, sees, text_prompt
 from onebase.engine.media_making import Made, made
 from onebase.engine.media_prompts import media_codec, media_tokens
 from onebase.engine.sampler import Sampling
@@ -25,18 +26,21 @@ from onebase.model.proj import AdapterRouting
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-Picture = "str | Path | bytes | Image"
-
 
 def described(
     base: LoadedBase,
     kind: str,
-    files: Sequence[str | Path | bytes],
+    files: Sequence[str | Path],
     prompt: str = "",
     max_tokens: int = 128,
     routing: AdapterRouting | None = None,
 ) -> list[str]:
     """The text that follows each file (kind: image, audio), greedily; prompt: how the text begins. Raises UserError, DataError naming a file."""
+    if kind == "image" and sees(base):
+        each_ids = [text_prompt(base, image_name(base) + prompt, [f], routing) for f in files]
+        vectors = [p.inserts for p in each_ids]
+        said = generate(base, [p.ids for p in each_ids], Sampling(max_tokens), routing, inserts=vectors)
+        return [c.text for c in said]
     each = [media_tokens(base, (kind, f), *((("text", prompt),) if prompt else ())) for f in files]
     found = generate(
         base,

@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from onebase.base.folder import LoadedBase
-from onebase.engine.media_answers import described
+from onebase.engine.decoder import generate
+from onebase.engine.media_prompts import media_tokens
+from onebase.engine.sampler import Sampling
 from onebase.engine.speech import SpeechRequest, TimedText, Transcriber
 from onebase.errors import UserError
 from onebase.modality.audio.read import read_audio
@@ -29,8 +31,11 @@ class Transcript:
 
 def heard(base: LoadedBase, path: str | Path, routing: AdapterRouting | None) -> Transcript:
     """What a base of patches writes behind a sound. It knows no languages and no times."""
-    (text,) = described(base, "audio", [path], routing=routing)
-    return Transcript(text, None, ())
+    tokens = media_tokens(base, ("audio", path))
+    (said,) = generate(base, [tokens.ids.tolist()], Sampling(), routing, media=[tokens.media])
+    cfg: Any = base.model.patches[tokens.media[0].kind].cfg
+    frames = len(tokens.media[0]) * cfg.stack
+    return Transcript(said.text, None, (), duration=frames * cfg.mel.hop / cfg.mel.rate)
 
 
 def transcribe(

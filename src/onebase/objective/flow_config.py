@@ -27,3 +27,7 @@ class FlowConfig:
                 f"flow.weight is {self.weight} and flow.std {self.std}",
                 "give at least 0, and a number above 0",
             )
+
+
+AS_READ = FlowConfig(generate=0.0, drop=0.0, damage=0.0)
+"""Media are read as they are, and never generated."""

@@ -11,17 +11,19 @@ if TYPE_CHECKING:  # a recipe is read without torch
     from onebase.data.sources import Document
     from onebase.evaluation.bootstrap import Score
     from onebase.evaluation.likelihood import DocumentIds
+    from onebase.modality.text.sample import Tokens
 
 
 @dataclass(frozen=True)
 class Heldout:
-    """Held-out documents by source, tokens per row, and the total of tokens to score. known: a cache of tokenised documents by source, shared by all
-    scores of a run."""
+    """Held-out documents by source, tokens per row, and the total of tokens to score. known, media: caches of tokenised documents by source, of text and
+    with media (None: they do not fit), shared by all scores of a run."""
 
     documents: Mapping[str, Sequence[Document]]
     length: int
     tokens: int
     known: dict[str, list[DocumentIds]] = field(default_factory=dict)
+    media: dict[str, dict[int, Tokens | None]] = field(default_factory=dict)
 
     def read(self, base: LoadedBase, source: str) -> list[DocumentIds]:
         """The documents of a source as tokens, up to its even share of `tokens`; each is tokenised once."""

@@ -1,6 +1,5 @@
 """Scores of held-out documents with media: bits per byte of their text, and the flow loss of their media at times from noisy to clean."""
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -9,20 +8,19 @@ import torch
 from onebase.base.folder import LoadedBase
 from onebase.data.sources import MARK, Document
 from onebase.data.tokenising import media_sample
+from onebase.engine.media_prompts import media_codec
 from onebase.errors import DataError
 from onebase.evaluation.bootstrap import Score, mean_score
 from onebase.evaluation.likelihood import DocumentNats, by_source, nats_of
-from onebase.modality.patches.tokens import MediaCodec
 from onebase.modality.text.sample import Tokens
-from onebase.objective.base import IGNORE
-from onebase.objective.flow_config import FlowConfig
+from onebase.objective.flow_config import AS_READ
 from onebase.objective.mixed import Mixed, flow_losses, generated
 from onebase.pretraining.heldout import Heldout
+from onebase.tasks.media_rows import text_nats
 
 TIMES = (0.1, 0.3, 0.5, 0.7, 0.9)
 """Of the flow: 0 is noise, 1 is clean."""
 BATCH = 16
-AS_READ = FlowConfig(generate=0.0, drop=0.0, damage=0.0)
 
 
 def text_scores(base: LoadedBase, held: Heldout) -> dict[str, Score]:
@@ -30,40 +28,26 @@ def text_scores(base: LoadedBase, held: Heldout) -> dict[str, Score]:
     nats: list[DocumentNats] = []
     for source, documents in held.documents.items():
         if any(d.media for d in documents):
-            nats += _media_nats(base, documents, held)
+            nats += _media_nats(base, source, held)
         elif documents:
             nats += nats_of(base, held.read(base, source), length=held.length)
     return by_source(nats)
 
 
-@torch.no_grad()
-def _media_nats(base: LoadedBase, documents: Sequence[Document], held: Heldout) -> list[DocumentNats]:
-    found = []
-    objective = Mixed.of(base.model, held.length, AS_READ)
-    each = _tokens(base, documents, held)
-    for first in range(0, len(each), BATCH):
-        part = each[first : first + BATCH]
-        batch = objective.batch([[t] for _, t in part], first).to(base.model.device)
-        read = batch.inputs["text"]
-        h_BTD = base.model.hidden(read.ids_BT, read.cols, read.mask, media=read.media).hidden
-        for (document, tokens), h_TD, goal_T in zip(part, h_BTD, batch.targets["next_token"], strict=True):
-            used = goal_T != IGNORE
-            logits_NV = base.model.text.logits(h_TD[used]).float()
-            goal_N = goal_T[used]
-            value = float(torch.nn.functional.cross_entropy(logits_NV, goal_N, reduction="sum"))
-            text = document.text.replace(MARK, "")
-            if text:
-                size = len(text.encode())
-                found.append(DocumentNats(document.source, value, size, int(tokens.loss.sum())))
-    return found
+def _media_nats(base: LoadedBase, source: str, held: Heldout) -> list[DocumentNats]:
+    each = _tokens(base, source, held)
+    nats_N, tokens_N = text_nats(base.model, [t for _, t in each], Mixed.of(base.model, held.length, AS_READ))
+    texts = [document.text.replace(MARK, "").encode() for document, _ in each]
+    rows = zip(nats_N, texts, tokens_N, strict=True)
+    return [DocumentNats(source, float(n), len(text), int(t)) for n, text, t in rows if text]
 
 
 @torch.no_grad()
 def flow_scores(base: LoadedBase, held: Heldout) -> dict[str, Score]:
     """Mean loss of predicting clean patches, by source, codec and time: `digits.image_patches.t0.3`."""
     out: dict[str, Score] = {}
-    for source, documents in held.documents.items():
-        each = [generated(t) for _, t in _tokens(base, documents, held)]
+    for source in held.documents:
+        each = [generated(t) for _, t in _tokens(base, source, held)]
         for codec, module in base.model.patches.items():
             rows = [t for t in each if any(m.kind == codec and m.noise for m in t.media)]
             if not rows:
@@ -84,16 +68,17 @@ def flow_scores(base: LoadedBase, held: Heldout) -> dict[str, Score]:
     return out
 
 
-def _tokens(base: LoadedBase, documents: Sequence[Document], held: Heldout) -> list[tuple[Document, Tokens]]:
+def _tokens(base: LoadedBase, source: str, held: Heldout) -> list[tuple[Document, Tokens]]:
     """Documents with media as tokens, those alone that fit in a row, up to a source's share of the tokens."""
-    codec = MediaCodec(base.codec, {k: m.cfg for k, m in base.model.patches.items()})
+    codec, known = media_codec(base), held.media.setdefault(source, {})
     found, total = [], 0
-    for document in documents:
-        try:
-            tokens = codec.tokens(media_sample(document))
-        except DataError:
-            continue  # left out of training, too
-        if len(tokens) <= held.length:
+    for n, document in enumerate(held.documents[source]):
+        if n not in known:
+            try:
+                known[n] = codec.tokens(media_sample(document))
+            except DataError:
+                known[n] = None  # left out of training, too
+        if (tokens := known[n]) is not None and len(tokens) <= held.length:
             found.append((document, tokens))
             total += len(tokens)
         if total >= held.tokens // len(held.documents):

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,7 +14,6 @@ from onebase.data import Dataset, RowPlan, TokenSet, prepare, read_source
 from onebase.data.sources import MARK
 from onebase.errors import ConfigError, UserError
 from onebase.evaluation.bootstrap import Score
-from onebase.evaluation.likelihood import DocumentIds
 from onebase.modality.patches.tokens import media_specials
 from onebase.modality.text.codec import TextCodec
 from onebase.modality.text.residues import residue_tokenizer
@@ -152,11 +151,11 @@ def _run(
     first = objective.batch(plan.rows(0)[:1], 0)
     counted = counted_flops(model, objective, first) / first.inputs["text"].ids_BT.numel()
     loaded = LoadedBase(model, codec)
-    heldout, known = dataset.first("holdout", 1000), dict[str, list[DocumentIds]]()
+    heldout = Heldout(dataset.first("holdout", 1000), recipe.train.sequence_length, EVAL_TOKENS)
 
     def all_measured(base: LoadedBase, tokens: int) -> dict[str, dict[str, Score]]:
         """The objective's scores of held-out documents by name and source, on this many tokens in all; the main one first."""
-        held = Heldout(heldout, recipe.train.sequence_length, tokens, known)
+        held = replace(heldout, tokens=tokens)
         each = {entry.measured: entry.measure, **entry.more}
         return {name: measure(base, held) for name, measure in each.items()}
 
@@ -174,7 +173,7 @@ def _run(
         train=recipe.train,
         out=out,
         callbacks=[*_loggers(recipe, out, par), TellShare(plan, log), *callbacks],
-        evaluate=scores if any(heldout.values()) else None,
+        evaluate=scores if any(heldout.documents.values()) else None,
         parallel=par,
         identity={"tokenizer": tokenizer.digest} | ({entry.name: entry.version} if entry.version else {}),
         log=log,
@@ -193,7 +192,7 @@ def _run(
         note_run(whole.record, cfg, recipe, dataset, plan, result, counted, par.world)
         scored = all_measured(whole, EVAL_TOKENS)
         final = Scores(entry.measured, scored.pop(entry.measured))
-        final = final.beside_ngram(tokens, cfg.text.vocab_size, known)
+        final = final.beside_ngram(tokens, cfg.text.vocab_size, heldout.known)
         others = [Scores(name, found) for name, found in scored.items()]
         read = f"{result.state.step:,} steps, {share(epochs_of(plan, result.state.step))}"
         for found in (final, *others):

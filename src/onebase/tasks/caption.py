@@ -22,17 +22,15 @@ from onebase.methods.method import Learner, option
 from onebase.modality.media import MEDIA
 from onebase.modality.text.sample import Sample, Segment, Tokens
 from onebase.objective.base import Objective
+from onebase.objective.flow_config import AS_READ
 from onebase.objective.media_text import MediaText
-from onebase.objective.mixed import FlowConfig, Mixed
+from onebase.objective.mixed import Mixed
 from onebase.tasks.base import ScoreRequest, Shown, Task, always
 from onebase.tasks.checks import check_text
 from onebase.tasks.fit import Lesson
 from onebase.tasks.job import Adapting
 from onebase.tasks.media_rows import NO_VIRTUAL, answered, media_lesson, source_of, written
 from onebase.tasks.reading import Row, RowReader, each_row
-
-READ = FlowConfig(generate=0.0, damage=0.0)
-"""Images are read as they are, and never generated."""
 
 
 @config
@@ -82,7 +80,7 @@ def lesson(job: Adapting) -> Lesson:
     def objective(learner: Learner, length: int) -> Objective:
         if sees(job.base):
             return MediaText(learner.routing)
-        return Mixed.of(job.base.model, length, READ, job.options.seed, learner.routing)
+        return Mixed.of(job.base.model, length, AS_READ, job.options.seed, learner.routing)
 
     return media_lesson(job, "image", objective)
 

@@ -22,8 +22,9 @@ from onebase.methods.bound import Bound
 from onebase.methods.method import Learner
 from onebase.modality.text.sample import Tokens
 from onebase.objective.base import Objective
+from onebase.objective.flow_config import AS_READ
 from onebase.objective.media_text import MediaText
-from onebase.objective.mixed import FlowConfig, Mixed
+from onebase.objective.mixed import Mixed
 from onebase.tasks.base import ScoreRequest
 from onebase.tasks.fit import Lesson, Steps
 from onebase.tasks.job import Adapting, data_facts
@@ -115,11 +116,10 @@ def written(request: ScoreRequest, tokens: Sequence[Tokens], answers: Sequence[s
                 f"row {i} has {len(sample)} tokens, the base reads {context}", "shorten or remove it"
             )
     model = base.loaded.model
-    plain = sees(base.loaded)
     objective: Objective = (
         MediaText(base.routing)
-        if plain
-        else Mixed.of(model, context, FlowConfig(generate=0.0, damage=0.0), routing=base.routing)
+        if sees(base.loaded)
+        else Mixed.of(model, context, AS_READ, routing=base.routing)
     )
     nats_N, tokens_N = text_nats(model, tokens, objective)
     return Written(list(answers), answered(base, tokens, request.max_tokens), nats_N, tokens_N)
@@ -129,15 +129,15 @@ def written(request: ScoreRequest, tokens: Sequence[Tokens], answers: Sequence[s
 def answered(base: Bound, tokens: Sequence[Tokens], most: int) -> list[str]:
     """What the base writes after the unsupervised beginning of each sample, greedily, at most so many tokens."""
     model, context = base.loaded.model, base.config.text.context
-    prompts, limits, inserts, media = [], [], [], []
+    prompts, limits, inserts, media, connected = [], [], [], [], sees(base.loaded)
     for sample in tokens:
         end = int(np.flatnonzero(sample.loss)[0])
         prompts.append(sample.ids[:end].tolist())
         limits.append(Sampling(max_tokens=max(1, min(most, context - end))))
-        if sees(base.loaded):
+        if connected:
             seen = [torch.from_numpy(m.content.load()[0]) for m in sample.media]
             pixels = torch.stack(seen).to(model.device) if seen else None
             inserts.append(None if pixels is None else model.seen(pixels, base.routing))
-        media.append(() if sees(base.loaded) else sample.media)
-    more: dict[str, Any] = {"inserts": inserts} if sees(base.loaded) else {"media": media}
+        media.append(() if connected else sample.media)
+    more: dict[str, Any] = {"inserts": inserts} if connected else {"media": media}
     return [g.text.strip() for g in generate(base.loaded, prompts, limits, base.routing, **more)]

@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from onebase.data.structures import LETTERS, read_structure
-from onebase.engine.contacts import contact_features
+from onebase.data.structures import LETTERS, long_range_precision, pairs, read_structure
+from onebase.engine.contacts import contact_features, fit_contacts
 from onebase.errors import DataError
-from onebase.objective.structure import fit_contacts, long_range_precision, pairs
 
 
 def pdb(residues: list[str], chain: str = "A") -> str:

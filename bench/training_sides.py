@@ -1,0 +1,103 @@
+"""Steps of two training loops, timed alike: the Hugging Face Trainer's and ours. Used by train_throughput.py and multimodal/masked.py.
+
+A step is timed from its begin to the next one: data, forward, backward, clipping, optimizer, log. Wall time.
+"""
+
+import contextlib
+import itertools
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from typing import Any
+
+from common import chip_dtype
+
+RATE = 3e-4
+Timed = tuple[list[float], list[float], int]
+"""Seconds of each step, losses, and parameters."""
+
+
+def trainer_steps(
+    model: Any, data: list[dict[str, Any]], steps: int, rows: int, *, bf16: bool, compiled: bool, **more: Any
+) -> Timed:
+    """The Trainer's. more: its further arguments."""
+    from transformers import Trainer, TrainerCallback, TrainingArguments
+
+    marks: list[float] = []
+    losses: list[float] = []
+
+    class Clock(TrainerCallback):  # type: ignore[misc]
+        def on_step_begin(self, *_: Any, **__: Any) -> None:
+            marks.append(time.perf_counter())
+
+        def on_log(self, *_: Any, logs: dict[str, float], **__: Any) -> None:
+            if "loss" in logs:
+                losses.append(float(logs["loss"]))
+
+    with tempfile.TemporaryDirectory() as out, contextlib.redirect_stdout(sys.stderr):
+        options = TrainingArguments(
+            output_dir=out,
+            per_device_train_batch_size=rows,
+            max_steps=steps + 1,
+            bf16=bf16,
+            torch_compile=compiled,
+            use_cpu=True,
+            report_to=[],
+            save_strategy="no",
+            logging_steps=1,
+            learning_rate=RATE,
+            disable_tqdm=True,
+        )
+        Trainer(model=model, args=options, train_dataset=data, callbacks=[Clock()], **more).train()
+    return [b - a for a, b in itertools.pairwise(marks)], losses, sum(p.numel() for p in model.parameters())
+
+
+def our_steps(
+    base: Any, objective: Callable[[Any], Any], ids: Any, steps: int, rows: int, *, muon: bool, compiled: bool
+) -> Timed:
+    """Ours, of a base by its config. ids: int [(steps + 1) * rows, length]. objective: from the numpy module, of rows of that length."""
+    import numpy as np
+
+    from onebase.base.model import BaseModel
+    from onebase.modality.text import Tokens
+    from onebase.train.callbacks import NoCallback, StepInfo
+    from onebase.train.config import AdamWConfig, MuonConfig, TrainConfig
+    from onebase.train.loop import Job, run
+
+    ids, length = ids.astype(np.int32), ids.shape[1]
+
+    class Rows:
+        digest = "bench"
+
+        def rows(self, step: int) -> list[list[Tokens]]:
+            loss, at = np.ones(length, np.bool_), step % (steps + 1) * rows
+            return [[Tokens(row, loss, str(i), "bench")] for i, row in enumerate(ids[at : at + rows])]
+
+    marks: list[float] = []
+
+    class Clock(NoCallback):
+        def start(self, step: int, total: int | None) -> None:
+            marks.append(time.perf_counter())
+
+        def step(self, info: StepInfo) -> None:
+            marks.append(time.perf_counter())
+
+    model = BaseModel(base)
+    model.reset(0)
+    train = TrainConfig(
+        steps=steps,
+        batch_size=rows,
+        sequence_length=length,
+        muon=MuonConfig() if muon else None,
+        adamw=AdamWConfig(matrix=RATE, embed=RATE, head=RATE, other=RATE),
+        dtype=chip_dtype(),  # type: ignore[arg-type]
+        device="cpu",
+        compile=compiled,
+    )
+    result = run(Job(model, objective(np), Rows(), train, callbacks=(Clock(),)))
+    return (
+        [b - a for a, b in itertools.pairwise(marks)],
+        result.losses,
+        sum(p.numel() for p in model.parameters()),
+    )
