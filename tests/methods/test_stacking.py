@@ -231,3 +231,19 @@ def test_the_commands(base: Base, tmp_path: Path) -> None:
         atol=TOLERANCE,
         rtol=TOLERANCE,
     )
+
+
+def test_an_adapter_may_go_while_modules_are_walked() -> None:
+    """Garbage collection ends a lease whenever it likes, also between two modules of someone's loop."""
+    base = Base(tiny_base())
+    on = base.with_adapter(drawn(base.loaded, 0))
+    walk = base.loaded.model.named_parameters()
+    seen = []
+    for name, _ in walk:
+        seen.append(name)
+        if ".deltas." in name:
+            break
+    del on
+    seen += [n for n, _ in walk]
+    left = [n for n, _ in base.loaded.model.named_parameters()]
+    assert [n for n in seen if ".deltas." not in n] == left, "the walk goes on, and the adapter is off"

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Unpack
 
-from onebase.api.media import Media
+from onebase.api.media import MediaAnswers
 from onebase.api.reading import Understanding
 from onebase.api.writing import Generation
 from onebase.base.folder import save_base
@@ -28,7 +28,7 @@ __all__ = ["Adapter", "Base", "Label", "Span"]
 OneAdapter = Adapter | str | Path
 
 
-class Base(Generation, Understanding, Media):
+class Base(Generation, Understanding, MediaAnswers):
     """A base, optionally with an adapter attached. Created by `onebase.load`, `onebase.pretrain` or `with_adapter`."""
 
     @property

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 
-class Media(Bound):
+class MediaAnswers(Bound):
     """Reads and makes media, by a base of patches."""
 
     def caption(

@@ -15,7 +15,7 @@ from onebase.config import from_file
 from onebase.config_plain import to_dict, without_defaults
 from onebase.errors import ArtifactError, UserError
 from onebase.methods.config import AdapterConfig, BoundTo
-from onebase.methods.parts import all_or_nothing
+from onebase.methods.parts import all_or_nothing, holders
 from onebase.methods.table import METHODS, PARTS
 from onebase.model.proj import AdapterRouting
 
@@ -168,7 +168,11 @@ def attach(base: LoadedBase, adapter: Path | AdapterParts, name: str) -> Attache
 
 
 def detach(base: LoadedBase, name: str) -> None:
-    """Remove an adapter from a base."""
+    """Remove an adapter from a base. Garbage collection may call this while someone walks over the model's modules, so the dicts that are walked
+    stay as they are, and copies take their places."""
+    for holder in holders(base.model):
+        if name in holder:
+            holder._modules = dict(holder._modules)
     for part in PARTS.values():
         part.remove(base.model, name)
 
