@@ -50,7 +50,7 @@ def state(base: Base) -> tuple[Any, ...]:
     return (
         {k: t.clone() for k, t in base_tensors(model).items()},
         [(n, p.requires_grad, p.grad is None) for n, p in model.named_parameters()],
-        [p.deltas.keys() for p in model.sites().values()],
+        [list(p.deltas.keys()) for p in model.sites().values()],
         list(model.heads),
         model.compute_dtype,
         model.training,
