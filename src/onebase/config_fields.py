@@ -22,6 +22,8 @@ def renamed(was: str, default: T) -> T:
 
 def later(default: T) -> T:
     """The default of a field that earlier versions did not have: hashes leave the field out while it has this value."""
+    if isinstance(default, dict):
+        return dataclasses.field(default_factory=lambda: type(default)(default), metadata={"later": True})
     return dataclasses.field(default=default, metadata={"later": True})
 
 

@@ -50,12 +50,16 @@ def _name(field: dataclasses.Field[Any]) -> str:
     return str(field.metadata.get("was", field.name))
 
 
+def _default(field: dataclasses.Field[Any]) -> Any:
+    return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+
+
 def _plain(value: Any, hashed: bool = False) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = dataclasses.fields(value)
         if hashed:
             fields = tuple(
-                f for f in fields if not f.metadata.get("later") or getattr(value, f.name) != f.default
+                f for f in fields if not f.metadata.get("later") or getattr(value, f.name) != _default(f)
             )
         return {_name(f) if hashed else f.name: _plain(getattr(value, f.name), hashed) for f in fields}
     if isinstance(value, Mapping):
@@ -69,7 +73,7 @@ def _without_defaults(value: Any) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         tree = {}
         for f in dataclasses.fields(value):
-            default = f.default if f.default_factory is dataclasses.MISSING else f.default_factory()
+            default = _default(f)
             own = getattr(value, f.name)
             if own != default or isinstance(own, bool) != isinstance(default, bool):  # True == 1
                 tree[_name(f)] = _without_defaults(own)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -63,6 +64,29 @@ def test_every_epoch_holds_every_token_once(
                 assert not piece.loss[0]
                 assert (piece.loss[1:] == (piece.ids[1:] % 3 != 0)).all()
         assert sum(len(p) for row in rows for p in row) == plan.tokens_per_epoch
+
+
+@settings(deadline=None, max_examples=40)
+@given(lengths=many_lengths, times=st.integers(1, 4), seed=st.integers(0, 3))
+def test_an_epoch_holds_the_documents_of_a_repeated_source_so_often(
+    lengths: list[int], times: int, seed: int
+) -> None:
+    two = [replace(t, source="ab"[i % 2]) for i, t in enumerate([*token_set([5, *lengths])])]
+    tokens = TokenSet.from_tokens(two)
+    plan = RowPlan(tokens, 12, 3, seed, repeat={"a": times})
+    own = Counter({int(t): times if d.source == "a" else 1 for d in two for t in d.ids if t != BOS})
+    for epoch in (0, 1):
+        rows = epoch_of_rows(plan, epoch)
+        assert Counter(int(t) for row in rows for p in row for t in p.ids if t != BOS) == own
+        assert sum(len(p) for row in rows for p in row) == plan.tokens_per_epoch
+    same = RowPlan(tokens, 12, 3, seed, repeat={"a": 1})
+    assert (plan.digest == same.digest) == (times == 1)
+    assert same.digest == RowPlan(tokens, 12, 3, seed).digest
+
+
+def test_a_repeated_source_that_is_not_there_is_named() -> None:
+    with pytest.raises(ConfigError, match="data.repeat names the source 'b'"):
+        RowPlan(token_set([5]), 12, 3, repeat={"b": 2})
 
 
 @settings(deadline=None, max_examples=30)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import bisect
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal, TypeVar
 
 import numpy as np
@@ -90,9 +90,10 @@ def pack(sizes: Ints, capacity: int) -> tuple[Ints, int]:
 class RowPlan:
     """Rows of at most `length` tokens (padding not included), `batch_size` of them per step.
 
-    Each epoch contains every token once: its pieces are permuted and packed window by window, and the rows of a window are shuffled. A
+    Each epoch contains every token once, or as often as `repeat` says: its pieces are permuted and packed window by window, and the rows of a window are shuffled. A
     step may span two epochs. reserve: tokens left free per piece, for tokens that an objective adds. long: cut a document that does not
     fit into pieces (pretraining), or refuse it (labelled samples). epochs: number of epochs (None: no end); the last step may be shorter.
+    repeat: how often an epoch contains the documents of a source, by its name (once where it is not named).
 
     Rows are packed when needed: `rows(step)` first packs the steps before it, once, at about 0.2 s per 100,000 pieces. Raises ConfigError
     for impossible sizes, DataError for a sample that is too long when `long="refuse"`.
@@ -108,6 +109,7 @@ class RowPlan:
         reserve: int = 0,
         long: Literal["cut", "refuse"] = "cut",
         epochs: int | None = None,
+        repeat: Mapping[str, int] | None = None,
     ) -> None:
         if batch_size < 1:
             raise ConfigError(f"batch_size is {batch_size}", "give at least 1")
@@ -120,10 +122,13 @@ class RowPlan:
         lengths = tokenset.lengths
         if long == "refuse" and (over := np.flatnonzero(lengths > length - reserve)).size:
             _refuse(tokenset, over, length - reserve)
+        self._repeat = {name: times for name, times in (repeat or {}).items() if times != 1}
         self._document, self._start, self._stop = _cut_all(tokenset, lengths, length - reserve)
         self._sizes: Ints = self._stop - self._start + (self._start > 0) + reserve
-        pieces = len(self._sizes)
-        window = max(WINDOW_PIECES, int(np.ceil(WINDOW_ROWS * length / self._sizes.mean())))
+        times = _times(tokenset, self._repeat)[self._document]
+        self._every: Ints = np.repeat(np.arange(len(times)), times)
+        pieces = len(self._every)
+        window = max(WINDOW_PIECES, int(np.ceil(WINDOW_ROWS * length / self._sizes[self._every].mean())))
         windows = max(1, pieces // window)  # evenly, so that no small window is left over
         self._bounds = [pieces * i // windows for i in range(windows + 1)]
         self._starts = [0]  # rows before window n, counted over all epochs; grows as windows are packed
@@ -133,18 +138,25 @@ class RowPlan:
     @property
     def digest(self) -> str:
         """SHA-256 of everything the order depends on: equal digests give equal rows at every step."""
-        parts = [self.tokenset.fingerprint, self.length, self.batch_size, self.seed, self.reserve]
+        parts: list[object] = [
+            self.tokenset.fingerprint,
+            self.length,
+            self.batch_size,
+            self.seed,
+            self.reserve,
+        ]
+        parts += [self._repeat] if self._repeat else []
         return sha256_bytes(canonical_json(parts).encode())
 
     @property
     def pieces(self) -> int:
         """Pieces per epoch."""
-        return len(self._sizes)
+        return len(self._every)
 
     @property
     def tokens_per_epoch(self) -> int:
         """Tokens in the rows of one epoch, including the BOS of each continuation."""
-        return int(self._sizes.sum()) - self.reserve * self.pieces
+        return int(self._sizes[self._every].sum()) - self.reserve * self.pieces
 
     @property
     def rows_per_epoch(self) -> int:
@@ -167,7 +179,7 @@ class RowPlan:
 
     def waste(self, epoch: int = 0) -> float:
         """Share of an epoch's row space that is neither token nor reserve."""
-        return 1 - int(self._sizes.sum()) / (self.epoch_rows(epoch) * self.length)
+        return 1 - int(self._sizes[self._every].sum()) / (self.epoch_rows(epoch) * self.length)
 
     def epoch(self, step: int) -> int:
         """The epoch of a step's first row."""
@@ -237,7 +249,8 @@ class RowPlan:
     def _order(self, epoch: int) -> Ints:
         if (found := self._orders.get(epoch)) is not None:
             return found
-        return _keep(self._orders, epoch, self._permutation(f"pieces:{epoch}", self.pieces))
+        order = self._every[self._permutation(f"pieces:{epoch}", self.pieces)]
+        return _keep(self._orders, epoch, order)
 
     def _permutation(self, what: str, count: int) -> Ints:
         return permutation(f"{self.seed}:{self.tokenset.fingerprint}", what, count)
@@ -276,6 +289,17 @@ def _cut_all(tokenset: TokenSet, lengths: Ints, limit: int) -> tuple[Ints, Ints,
     parts.append((document[done:], start[done:], stop[done:]))
     document, start, stop = (np.concatenate(each) for each in zip(*parts, strict=True))
     return document, start, stop
+
+
+def _times(tokenset: TokenSet, repeat: Mapping[str, int]) -> Ints:
+    """How often an epoch contains each document. Raises ConfigError for a source that is not there."""
+    if unknown := sorted(repeat.keys() - set(tokenset.sources)):
+        raise ConfigError(
+            f"data.repeat names the source {unknown[0]!r}, which the data do not have",
+            f"sources: {', '.join(tokenset.sources)}",
+        )
+    times = np.array([repeat.get(name, 1) for name in tokenset.sources], np.int64)
+    return times[tokenset.source_numbers]
 
 
 def _refuse(tokenset: TokenSet, over: NDArray[np.intp], limit: int) -> None:

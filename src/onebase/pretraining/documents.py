@@ -163,7 +163,7 @@ def documents_read(run: str | Path) -> DocumentsRead:
             f"the data, tokenizer or recipe in {out} are not those that {base} was trained with",
             "restore them",
         )
-    pieces = np.zeros(plan.pieces, np.int64)
+    pieces = np.zeros(len(plan.documents), np.int64)
     for _, rows in plan.read(steps):
         np.add.at(pieces, np.concatenate(rows), 1)
     shown = out if record is None else base
@@ -187,9 +187,15 @@ def _plan(recipe: Recipe, out: Path) -> tuple[RowPlan, Dataset]:
     setting = Setting(tokenizer, train.sequence_length, train.seed, tuple(dataset.stats), cfg)
     objective = objective_of(recipe.objective).make(recipe.objective, setting)
     tokens = TokenSet.build(dataset, TRAIN, tokenizer, out / "tokens", recipe.patches)
-    return RowPlan(
-        tokens, train.sequence_length, train.batch_size, train.seed, reserve=objective.reserve
-    ), dataset
+    plan = RowPlan(
+        tokens,
+        train.sequence_length,
+        train.batch_size,
+        train.seed,
+        reserve=objective.reserve,
+        repeat=recipe.data.repeat,
+    )
+    return plan, dataset
 
 
 def _by_source(plan: RowPlan, pieces: Ints) -> dict[str, SourceRead]:

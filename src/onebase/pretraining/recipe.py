@@ -21,13 +21,26 @@ from onebase.train.config import TrainConfig
 
 @config
 class DataConfig:
-    """Training data: either `dataset`, a prepared folder, or `sources` to prepare it from."""
+    """Training data: either `dataset`, a prepared folder, or `sources` to prepare it from. repeat: how often an epoch reads the documents of a source,
+    by its name, so that small sources count for more (default: once)."""
 
     sources: tuple[SourceConfig, ...] = ()
     dataset: str | None = None
     holdout: float = 0.02
+    repeat: dict[str, int] = later({})
 
     def __post_init__(self) -> None:
+        names = {source.name for source in self.sources}
+        for name, times in self.repeat.items():
+            if times < 1:
+                raise ConfigError(
+                    f"data.repeat.{name} is {times}", "give at least 1; leave out a source that is not read"
+                )
+            if names and name not in names:
+                raise ConfigError(
+                    f"data.repeat names {name!r}, and no source has this name",
+                    f"sources: {', '.join(sorted(names))}",
+                )
         if bool(self.sources) == bool(self.dataset):
             raise ConfigError(
                 "data needs exactly one of sources and dataset", "list data.sources, or set data.dataset"

@@ -128,6 +128,7 @@ def _run(
         recipe.train.batch_size,
         recipe.train.seed,
         reserve=objective.reserve,
+        repeat=recipe.data.repeat,
     )
     micro = micro_batch_size(recipe.train, par)
     check_memory(cfg, recipe.train, micro, par.device, par.world)
