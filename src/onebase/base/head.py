@@ -48,7 +48,7 @@ class LayerConfig:
 
 @config
 class HeadConfig:
-    """`labels` in the order of the head's outputs. `reads`: texts, or images (engine.image_features documents their pooling). `pooling`: of
+    """`labels` in the order of the head's outputs. `reads`: text, or a kind of file: image, audio (engine.image_features documents the pooling of images). `pooling`: of
     the states, or "vector": the base's own embedding of a text, with length 1. layer: a hidden layer before the outputs.
 
     gives: "one" of the labels; "many" (multilabel, a probability per label); a "value" (no labels; mean + scale * output, in the units
@@ -64,7 +64,7 @@ class HeadConfig:
 
     labels: tuple[str, ...] = ()
     pooling: Read = "both"
-    reads: Literal["text", "image"] = "text"
+    reads: str = "text"
     gives: Literal["one", "many", "value", "spans", "answer", "masks"] = "one"
     mean: float = 0.0
     scale: float = 1.0

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from onebase.base.config import BaseConfig
 from onebase.base.link_modules import Connector, link_module
-from onebase.base.patches import Patches, with_patches
+from onebase.base.patches import Patches, grouped, with_patches
 from onebase.base.virtual_tokens import acting, fill_cache, shifted, with_soft_prompts
 from onebase.errors import ConfigError, UserError
 from onebase.modality.audio.modules import AudioModule
@@ -82,6 +82,12 @@ class BaseModel(nn.Module):
     def patches(self) -> dict[str, PatchModule]:
         """The learned ends of the modalities of patches, by codec."""
         return {name: m for name, m in self.codecs.items() if isinstance(m, PatchModule)}
+
+    @property
+    def patch_groups(self) -> dict[str, int]:
+        """The number of the feed-forward group of each codec's patches."""
+        names = self.trunk.cfg.groups
+        return {name: names.index(m.cfg.group) if names else 0 for name, m in self.patches.items()}
 
     @property
     def device(self) -> torch.device:
@@ -174,6 +180,7 @@ class BaseModel(nn.Module):
             cols, mask = self._images_whole(ids_BT, cols, mask)
         if self.patches:
             x_BTD = with_patches(self.patches, x_BTD, media or {})
+            cols = grouped(cols, media or {}, self.patch_groups)
         if has_virtual and first:
             prefixes, softs = acting(self.virtual, routing, len(ids_BT))
             if softs.found:

@@ -1,12 +1,14 @@
 """Patches of media among the tokens of rows. N patches, P values of a patch, K coordinates, B batch, T time, D width."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
 
 from onebase.modality.patches.modules import PatchModule
+from onebase.modality.text.sample import Media
+from onebase.model.mask import Cols
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,42 @@ def with_patches(ends: Mapping[str, PatchModule], x_BTD: Tensor, media: Mapping[
     if not vectors:
         return x_BTD
     return x_BTD.reshape(-1, D).index_copy(0, torch.cat(places), torch.cat(vectors)).reshape(B, T, D)
+
+
+def with_media(
+    cols: Cols, media: Sequence[Sequence[Media]], first: Sequence[int]
+) -> tuple[Cols, dict[str, Patches]]:
+    """Columns [B, T] of rows of one document, with the media of each row (clean) in their places, and the patches by codec. first: the place of each
+    row's first token. The columns have no groups: `grouped` fills them in."""
+    T, device = cols.shape[1], cols.pos.device
+    pos, block = cols.pos.clone(), torch.full_like(cols.pos, -1)
+    parts: dict[str, list[Patches]] = {}
+    for b, row in enumerate(media):
+        for n, m in enumerate(row):
+            start = first[b] + m.start
+            stop = start + len(m)
+            pos[b, start:stop] = pos[b, start].clone()
+            pos[b, stop:] -= len(m) - 1
+            block[b, start:stop] = n
+            patch_NP, at_NK = (torch.from_numpy(x).to(device) for x in m.content.load())
+            clean = torch.ones(len(m), device=device)
+            place = b * T + torch.arange(start, stop, device=device)
+            parts.setdefault(m.kind, []).append(Patches(patch_NP, at_NK, clean, place))
+    joined = {
+        name: Patches(*(torch.cat([getattr(p, f.name) for p in found]) for f in fields(Patches)))
+        for name, found in parts.items()
+    }
+    return Cols(pos, cols.doc, block), joined
+
+
+def grouped(cols: Cols, media: Mapping[str, Patches], groups: Mapping[str, int]) -> Cols:
+    """The columns with the feed-forward group of each patch, where they do not have it. groups: the number of each codec's group."""
+    if cols.kind is not None or not media:
+        return cols
+    kind = torch.zeros_like(cols.pos).flatten()
+    for name, found in media.items():
+        kind[found.place_N] = groups[name]
+    return replace(cols, kind=kind.view_as(cols.pos))
 
 
 def nothing(module: PatchModule, device: torch.device) -> Patches:

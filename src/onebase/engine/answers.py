@@ -10,6 +10,7 @@ from torch import Tensor
 
 from onebase.base.folder import LoadedBase
 from onebase.base.head import Head, Pooling
+from onebase.engine import image_features as images
 from onebase.engine.features import (
     embeddings,
     features,
@@ -21,6 +22,7 @@ from onebase.engine.features import (
 )
 from onebase.engine.image_search import text_vectors
 from onebase.engine.labels import Label, labelled
+from onebase.engine.media_prompts import media_column, media_tokens
 from onebase.engine.prompt_tokens import Prompt, answer_tokens, less_prompt
 from onebase.engine.prompter import Given
 from onebase.engine.prompting import answer_scores, prompter
@@ -33,6 +35,7 @@ from onebase.modality.text.counts import token_counts
 from onebase.modality.text.sample import Tokens
 from onebase.modality.text.tokenizer import Tokenizer
 from onebase.model.proj import AdapterRouting
+from onebase.objective.padding import whole
 from onebase.objective.pooled import text_batch
 
 Answer = str | tuple[Prompt, str]
@@ -97,7 +100,7 @@ def states_of(
     for part in batches([len(t) for t in windows], batch_tokens(device)):
         read = text_batch([windows[j] for j in part])
         read = read.to(device)
-        h_BTD = base.model.hidden(read.ids_BT, read.cols, routing=routing, types_BT=read.types_BT).hidden
+        h_BTD = whole(base.model, read, routing)
         for j, row in zip(part, of(h_BTD).cpu(), strict=True):
             out[j] = row[: len(windows[j])].clone()
     each = iter(out)
@@ -147,15 +150,18 @@ def _unpadded(text: Tokens, pad: int | None) -> Tokens:
 
 def classes(on: Attached, texts: Sequence[Given]) -> tuple[tuple[str, ...], Tensor]:
     """(labels, log-probabilities [N, C]) of texts under an adapter that classifies; independent probabilities if it is multilabel. Saved prompts
-    with other variables take rows instead of texts."""
+    with other variables take rows instead of texts; an adapter that classifies images or sounds takes files, or rows of them."""
     cfg, base = on.config, on.base
     if cfg.prompt is not None:
         logp_NC = answer_scores(base, cfg.prompt, texts, on.routing, prompter(on).vectors_ED)
         return tuple(cfg.prompt.answers), logp_NC
     assert cfg.head is not None
-    if cfg.head.reads != "text":
-        raise UserError("the adapter classifies images", "give it files: base.classify_images([...])")
-    return classes_of(on, _tokens(on, texts))
+    if (kind := cfg.head.reads) == "text":
+        return classes_of(on, _tokens(on, texts))
+    files: list[Any] = [t[kind] if isinstance(t, Mapping) else t for t in texts]
+    if media_column(base, (kind,)) is None:
+        return images.scores(base, cfg, on.name, files, on.routing)
+    return classes_of(on, [media_tokens(base, (kind, f)) for f in files])
 
 
 @torch.no_grad()

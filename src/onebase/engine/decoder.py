@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from onebase.base.folder import LoadedBase
-from onebase.base.patches import Patches
+from onebase.base.patches import Patches, with_media
 from onebase.engine.batching import left_padded, read_once, rows_of
 from onebase.engine.constrain import Guide, guides, masked
-from onebase.engine.media_prompts import positions_after, with_media
+from onebase.engine.media_prompts import positions_after
 from onebase.engine.request import Completion, Finish, Piece, Top, check_prompts
 from onebase.engine.sampler import Sampler, Sampling
 from onebase.engine.stream import TextStream
@@ -138,7 +138,8 @@ class Decoder:
         cols, mask = self._cols, None
         patches: dict[str, Patches] = {}
         if self._media:
-            cols, patches = with_media(self._model, cols, self._media, self._lengths)
+            first = [cols.shape[1] - n for n in self._lengths]
+            cols, patches = with_media(cols, self._media, first)
             mask = mixed()
         once, routing, decoding = self._once, self._active, self._began
         self._began = True

@@ -22,6 +22,7 @@ from onebase.modality.text.pooling import EmbeddingConfig, pooled
 from onebase.modality.text.sample import Tokens, chat_sample, completion_sample
 from onebase.modality.text.tokenizer import Tokenizer
 from onebase.model.proj import AdapterRouting
+from onebase.objective.padding import whole
 from onebase.objective.pooled import How, mean_of_windows, narrowed, pool, text_batch
 
 log = logging.getLogger(__name__)
@@ -190,7 +191,8 @@ def views(
 def text_key(text: Tokens) -> bytes:
     """The key of a text in the base's cache."""
     types = b"" if text.types is None else b"|" + text.types.tobytes()
-    return repr(text.windows).encode() + text.ids.tobytes() + types
+    media = "".join(f"|{m.kind} {m.content.digest}" for m in text.media).encode()
+    return repr(text.windows).encode() + text.ids.tobytes() + types + media
 
 
 @contextmanager
@@ -221,10 +223,9 @@ def _read(
     out: list[tuple[Tensor, ...]] = [()] * len(windows)
     for part in batches([len(t) for t in windows], batch_tokens(device)):
         read = text_batch([windows[j] for j in part])
-        cols = read.cols.to(device)
         read = read.to(device)
-        h_BTD = base.model.hidden(read.ids_BT, cols, routing=routing, types_BT=read.types_BT).hidden
-        pooled_BP = [pool(h_BTD, cols.doc, how).cpu() for how in hows]
+        h_BTD = whole(base.model, read, routing)
+        pooled_BP = [pool(h_BTD, read.cols.doc, how).cpu() for how in hows]
         for j, *rows in zip(part, *pooled_BP, strict=True):
             out[j] = tuple(rows)
     if len(windows) == len(texts):

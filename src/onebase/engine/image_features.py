@@ -14,6 +14,8 @@ from onebase.artifact.files import sha256_file
 from onebase.base.folder import LoadedBase
 from onebase.base.head import Head, Read
 from onebase.base.link_modules import PairLink
+from onebase.engine.features import features as text_features
+from onebase.engine.media_prompts import media_tokens
 from onebase.engine.scoring import batch_tokens
 from onebase.errors import DataError, UserError
 from onebase.methods.config import AdapterConfig
@@ -52,7 +54,7 @@ def scores(
         with torch.no_grad():
             z_NL = head(x_NP.to(head.weight_CP.device)).cpu()
         return adapter.head.labels, z_NL.log_softmax(-1)
-    labels = distinct(base.model.cfg.image.classes)
+    labels = distinct(base.model.cfg.image.classes) if "image" in base.model.cfg.codecs else ()
     if not labels:
         raise UserError(
             "neither this base nor an adapter on it classifies images: it has no image classes",
@@ -71,7 +73,10 @@ def classifies_images(base: LoadedBase, adapter: AdapterConfig | None) -> bool:
 
 
 def features(base: LoadedBase, paths: Paths, pooling: Read, routing: AdapterRouting | None) -> Tensor:
-    """Features that a head reads, fp32 [N, P] on the CPU (see `picture_features`)."""
+    """Features that a head reads, fp32 [N, P] on the CPU (see `picture_features`); on a base of patches those of the image's row in the text trunk."""
+    if "image" not in base.model.cfg.codecs and base.model.patches:
+        files = [paths] if isinstance(paths, (str, Path)) else list(paths)
+        return text_features(base, [media_tokens(base, ("image", f)) for f in files], pooling, routing)
     return _over(base, paths, lambda h_BTD: picture_features(base.model.image, h_BTD, pooling), routing)
 
 

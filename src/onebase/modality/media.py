@@ -6,7 +6,7 @@ Each is one entry of a table; another package adds its own with `register` (docs
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +20,7 @@ from onebase.modality.patches.config import ImagePatchesConfig, SoundPatchesConf
 if TYPE_CHECKING:  # sources are read without torch
     from torch import Tensor
 
-    from onebase.modality.text.sample import MediaContent
+    from onebase.modality.text.sample import Media, MediaContent
 
 
 @dataclass(frozen=True)
@@ -173,6 +173,12 @@ def register(kind: MediaKind) -> None:
 def of_codec(codec: str) -> MediaKind:
     """The modality of a codec."""
     return next(kind for kind in MEDIA.values() if kind.codec == codec)
+
+
+def as_patches(media: Sequence[Media]) -> tuple[Media, ...]:
+    """Those that stand as patches in the trunk of text; others (the image of a pair, a sound for an encoder) are read by a trunk of their own."""
+    codecs = {kind.codec for kind in MEDIA.values()}
+    return tuple(m for m in media if m.kind in codecs)
 
 
 def by_suffix() -> Mapping[str, MediaKind]:

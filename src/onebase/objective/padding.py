@@ -24,7 +24,7 @@ def states(base: BaseModel, read: TrunkInput, routing: AdapterRouting | None) ->
     B, T = read.ids_BT.shape
     rows = shared_rows(lengths, T)
     if len(rows) > FULL * B or not _may_share(base, read, routing):
-        return base.hidden(read.ids_BT, read.cols, read.mask, routing=routing, types_BT=read.types_BT).hidden
+        return whole(base, read, routing)
     device = read.ids_BT.device
     from_RT = torch.zeros(len(rows), T, dtype=torch.long)
     doc_RT = torch.full((len(rows), T), -1)
@@ -42,6 +42,13 @@ def states(base: BaseModel, read: TrunkInput, routing: AdapterRouting | None) ->
     types_RT = None if read.types_BT is None else read.types_BT.flatten()[from_RT]
     h_RTD = base.hidden(read.ids_BT.flatten()[from_RT], cols, routing=routing, types_BT=types_RT).hidden
     return h_RTD.flatten(0, 1).index_select(0, back_BT.flatten()).view(B, T, -1)
+
+
+def whole(base: BaseModel, read: TrunkInput, routing: AdapterRouting | None) -> Tensor:
+    """Hidden states [B, T, D] of rows as they are, with their media."""
+    return base.hidden(
+        read.ids_BT, read.cols, read.mask, routing=routing, types_BT=read.types_BT, media=read.media
+    ).hidden
 
 
 def shared_rows(lengths: Sequence[int], room: int) -> list[list[int]]:

@@ -11,9 +11,11 @@ from torch import Tensor
 
 from onebase.base.head import Pooling
 from onebase.base.model import BaseModel
+from onebase.base.patches import with_media
+from onebase.modality.media import as_patches
 from onebase.modality.text.pooling import EmbeddingConfig, pooled
 from onebase.modality.text.sample import Tokens
-from onebase.model.mask import Cols
+from onebase.model.mask import Cols, mixed
 from onebase.model.proj import AdapterRouting
 from onebase.objective.base import Batch, Row, TrunkInput, count_sources
 from onebase.objective.padding import states
@@ -69,7 +71,7 @@ def mean_of_windows(x_BP: Tensor, text_B: Tensor, how: How) -> Tensor:
 
 
 def text_batch(texts: Sequence[Tokens]) -> TrunkInput:
-    """Texts, or their windows, as rows of one document each, padded on the right."""
+    """Texts, or their windows, as rows of one document each, padded on the right, with their media in their places."""
     windows = [(n, part) for n, t in enumerate(texts) for part in t.parts]
     text_B = torch.tensor([n for n, _ in windows]) if len(windows) > len(texts) else None
     texts = [part for _, part in windows]
@@ -82,7 +84,12 @@ def text_batch(texts: Sequence[Tokens]) -> TrunkInput:
     for b, t in enumerate(texts):
         if types_BT is not None and t.types is not None:
             types_BT[b, : len(t.ids)] = torch.from_numpy(t.types.astype("int64"))
-    return TrunkInput(ids_BT, Cols.padded(lengths, length), types_BT=types_BT, text_B=text_B)
+    cols = Cols.padded(lengths, length)
+    patches = [as_patches(t.media) for t in texts]
+    if not any(patches):
+        return TrunkInput(ids_BT, cols, types_BT=types_BT, text_B=text_B)
+    cols, media = with_media(cols, patches, [0] * len(texts))
+    return TrunkInput(ids_BT, cols, mixed(), types_BT, text_B, media)
 
 
 def one_text_batch(rows: Sequence[Row], name: str, targets: Tensor, count: int) -> Batch:

@@ -47,22 +47,24 @@ def flow_scores(base: LoadedBase, held: Heldout) -> dict[str, Score]:
     """Mean loss of predicting clean patches, by source, codec and time: `digits.image_patches.t0.3`."""
     out: dict[str, Score] = {}
     for source in held.documents:
-        each = [generated(t) for _, t in _tokens(base, source, held)]
+        share = replace(held, tokens=held.tokens // len(TIMES))
+        each = [generated(t) for _, t in _tokens(base, source, share)]
         for codec, module in base.model.patches.items():
             rows = [t for t in each if any(m.kind == codec and m.noise for m in t.media)]
             if not rows:
                 continue
             for time in TIMES:
-                objective = replace(Mixed.of(base.model, held.length, AS_READ), time=time)
                 values: list[float] = []
                 for first in range(0, len(rows), BATCH):
                     part = rows[first : first + BATCH]
+                    length = max(map(len, part))
+                    objective = replace(Mixed.of(base.model, length, AS_READ), time=time)
                     batch = objective.batch([[t] for t in part], first).to(base.model.device)
                     read = batch.inputs["text"]
                     h_BTD = base.model.hidden(read.ids_BT, read.cols, read.mask, media=read.media).hidden
                     goal = [batch.targets[f"flow.{codec}.{k}"] for k in ("clean", "t", "place")]
                     loss_N = flow_losses(module, h_BTD, *goal)
-                    owner_N = goal[2] // held.length
+                    owner_N = goal[2] // length
                     values += [float(loss_N[owner_N == b].mean()) for b in range(len(part))]
                 out[f"{source}.{codec}.t{time}"] = mean_score("flow_loss", np.asarray(values))
     return out

@@ -1,6 +1,7 @@
 """Predictions of task classify on test rows, with one label each or several."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from onebase.engine import image_features as images
 from onebase.engine.answers import classes_of, labels
 from onebase.engine.features import pair_tokens
 from onebase.engine.labels import Label, labelled
+from onebase.engine.media_prompts import media_column
 from onebase.engine.prompting import columns, inputs
 from onebase.errors import DataError, UserError
 from onebase.evaluation.bootstrap import Array
@@ -21,6 +23,7 @@ from onebase.evaluation.predictions import Labels, LabelSets
 from onebase.methods.bound import Bound
 from onebase.modality.text.ledger import same_but_for_case
 from onebase.tasks.base import ScoreRequest
+from onebase.tasks.media_rows import files_alone
 from onebase.tasks.reading import Row, RowReader, together, whole_texts
 from onebase.tasks.rows import reader_on
 
@@ -45,7 +48,12 @@ def predictions(request: ScoreRequest) -> Labels | LabelSets:
     head = attached.config.head if attached else None
     if head is not None and head.gives == "many":
         return _multilabel_predictions(request)
-    if images.classifies_images(base.loaded, attached.config if attached else None):
+    if head is not None and (kind := media_column(base.loaded, (head.reads,))) is not None:
+        records = Records.of(data)
+        reader = replace(reader_on(base), folder=records.folder)
+        rows = read_rows(records, (kind, "label"), make=files_alone(reader, kind))
+        found = _read(base, rows)
+    elif images.classifies_images(base.loaded, attached.config if attached else None):
         rows = read_rows(data, ("image", "label"))
         names, logp_NL = images.scores(
             base.loaded,
@@ -88,8 +96,10 @@ def _asked(reader: RowReader, head: HeadConfig) -> Make:
 def _multilabel_predictions(request: ScoreRequest) -> LabelSets:
     on = request.base.attached
     assert on is not None and on.config.head is not None
-    make = _asked(reader_on(request.base), on.config.head)
-    rows = read_rows(request.data, ("text", "labels"), check=labels_problem, make=make)
+    records, column = Records.of(request.data), on.config.head.reads
+    reader = replace(reader_on(request.base), folder=records.folder)
+    make = _asked(reader, on.config.head) if column == "text" else files_alone(reader, column)
+    rows = read_rows(records, (column, "labels"), check=labels_problem, make=make)
     truth = [set(r["labels"]) for r in rows]
     found = _read(request.base, rows)
     y_NL, p_NL = _tables(truth, found)

@@ -14,6 +14,7 @@ from onebase.data.labelled import Make
 from onebase.engine import image_features as images
 from onebase.engine.answers import labels
 from onebase.engine.features import pooling_of, suits_vector, vector_of, views
+from onebase.engine.media_prompts import media_column
 from onebase.engine.prompter import Given
 from onebase.engine.scoring import batch_tokens
 from onebase.errors import ConfigError, DataError, UserError
@@ -34,10 +35,11 @@ from onebase.tasks import by_prompt, prompts
 from onebase.tasks import image_classes as pictures
 from onebase.tasks.base import Look, Maker, Shown, Task
 from onebase.tasks.by_head import Fit, Prepared, TextOptions, wide_features
-from onebase.tasks.checks import head_size
+from onebase.tasks.checks import before, head_size
 from onebase.tasks.class_scores import is_multilabel, labels_problem, predictions
 from onebase.tasks.fit import Lesson
 from onebase.tasks.job import Adapting, data_facts
+from onebase.tasks.media_rows import NO_VIRTUAL, by_content, files_alone
 from onebase.tasks.reading import RowReader, no_samples, whole_texts
 
 
@@ -78,6 +80,17 @@ def lesson(job: Adapting) -> Lesson:
     return heads.lesson(job, _prepared(job))
 
 
+def _reads(job: Adapting) -> dict[str, Any]:
+    """What the head reads, as fields of its config. Rows of files are named by their content from here on, so that a record says what was learnt."""
+    if (kind := media_column(job.base, job.rows[0])) is None:
+        return heads.reads(job)
+    if before(job.method, job.options):
+        raise UserError(f"method {job.method}: {NO_VIRTUAL}", "use head, lora or full")
+    job.rows = by_content(job.rows, kind)
+    job.test = None if job.test is None else by_content(job.test, kind)
+    return {"reads": kind}
+
+
 def _one_label(given: Rows) -> None:
     if is_multilabel(given):
         raise UserError(
@@ -86,7 +99,8 @@ def _one_label(given: Rows) -> None:
 
 
 def _prepared(job: Adapting) -> Prepared:
-    if _own(job).counts == "always" and (job.method != METHOD.name or is_multilabel(job.rows)):
+    text = media_column(job.base, job.rows[0]) is None
+    if _own(job).counts == "always" and (job.method != METHOD.name or is_multilabel(job.rows) or not text):
         raise UserError(
             "counts=always is for method head, and rows with one label each",
             "remove counts, or give --method head and one label per text",
@@ -104,7 +118,8 @@ def _prepared(job: Adapting) -> Prepared:
 def prepare(job: Adapting) -> Prepared:
     """Rows with one label each."""
     o, base, rows, labels = job.options, job.base, job.rows, job.labels()
-    own = _own(job)
+    own, read_by = _own(job), _reads(job)
+    rows = job.rows
     number = {label: i for i, label in enumerate(labels)}
     numbers = [number[str(r["label"])] for r in rows]
     contrast = own.contrast
@@ -124,13 +139,13 @@ def prepare(job: Adapting) -> Prepared:
         fitted, read = fit_views(x_by, y_N, len(labels), o.seed, own.head_bias, prefer)
         # Means over long texts blur words; auto leaves a named pooling as it is, because it may be meant for export.
         always, long = own.counts == "always", own.counts == "auto" and own.pooling == "auto" and not prefer
-        if job.method == METHOD.name and (always or long):
+        if job.method == METHOD.name and (always or long) and "reads" not in read_by:
             counts = token_counts(texts, base.model.cfg.text.vocab_size)
             fitted = with_counts(fitted, counts, y_N, len(labels), o.seed, always=always)
         targets = {t.id: c for t, c in zip(texts, numbers, strict=True)}
         return Fit(
             fitted.head,
-            HeadConfig(labels=labels, pooling=read, counts=fitted.counts is not None, **heads.reads(job)),
+            HeadConfig(labels=labels, pooling=read, counts=fitted.counts is not None, **read_by),
             lambda on: Classification(SCRATCH, targets, pooling_of(base, read), on),
             fitted.facts,
         )
@@ -144,6 +159,7 @@ def prepare(job: Adapting) -> Prepared:
 
 
 def _prepare_multilabel(job: Adapting) -> Prepared:
+    read_by = _reads(job)
     rows = job.rows
     has = [set(r["labels"]) for r in rows]
     labels = tuple(sorted(set().union(*has)))
@@ -166,7 +182,7 @@ def _prepare_multilabel(job: Adapting) -> Prepared:
         targets = {t.id: x for t, x in zip(texts, numbers, strict=True)}
         return Fit(
             fitted.head,
-            HeadConfig(labels=labels, pooling=pooling, gives="many", **heads.reads(job)),
+            HeadConfig(labels=labels, pooling=pooling, gives="many", **read_by),
             lambda on: MultiLabel(SCRATCH, targets, len(labels), pooling_of(job.base, pooling), on),
             fitted.facts,
         )
@@ -175,6 +191,8 @@ def _prepare_multilabel(job: Adapting) -> Prepared:
 
 
 def _columns(look: Look) -> tuple[str, ...]:
+    if look.base.model.patches and (kind := media_column(look.base, look.rows()[0])) is not None:
+        return (kind, "labels") if is_multilabel(look.rows()) else (kind, "label")
     if "image" in look.base.model.cfg.codecs:
         return ("image", "label") if images.sees_images(look.base, look.rows()) else ("text", "label")
     return ("text", "labels") if is_multilabel(look.rows()) else ("text", "label")
@@ -185,6 +203,8 @@ def _check(row: Mapping[str, Any]) -> tuple[str, str] | None:
 
 
 def _samples(reader: RowReader) -> Make:
+    if (kind := media_column(reader.base, reader.columns)) is not None:
+        return files_alone(reader, kind)
     return whole_texts(reader) if "text" in reader.columns else no_samples(reader)
 
 
@@ -208,7 +228,7 @@ TASK = Task(
     images=True,
     check=_check,
     samples=_samples,
-    compared=("text", "image"),
+    compared=("text", "image", "audio"),
     predictions=predictions,
     answer=_answer,
     tuned_by=("accuracy", "micro_f1"),

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,12 @@ import torch
 
 from onebase.base.model import BaseModel
 from onebase.data import Rows
+from onebase.data.labelled import Make
 from onebase.data.order import ExampleOrder, one_by_one
 from onebase.engine.decoder import generate
 from onebase.engine.image_prompts import sees
-from onebase.engine.media_samples import Source
+from onebase.engine.media_prompts import media_tokens
+from onebase.engine.media_samples import Source, digest_of
 from onebase.engine.sampler import Sampling
 from onebase.errors import DataError
 from onebase.evaluation.bootstrap import Array
@@ -29,7 +32,7 @@ from onebase.tasks.base import ScoreRequest
 from onebase.tasks.fit import Lesson, Steps
 from onebase.tasks.job import Adapting, data_facts
 from onebase.tasks.ledgers import check_written
-from onebase.tasks.reading import samples_in, special_ids
+from onebase.tasks.reading import Row, RowReader, each_row, samples_in, special_ids
 
 NO_VIRTUAL = "virtual tokens stand before a text, and here media do"
 
@@ -51,11 +54,29 @@ def source_of(value: Any, column: str, folder: Path) -> tuple[Source, str]:
     raise DataError(f"'{column}' is {type(value).__name__}, a path is expected", "fix the row")
 
 
+def files_alone(reader: RowReader, column: str) -> Make:
+    """Each row's file as a base of patches reads it, without a loss. It is opened once here, to check it, and again whenever it is read."""
+
+    def made(row: Row) -> Any:
+        source, name = source_of(row[column], column, reader.folder)
+        try:
+            sample = media_tokens(reader.base, (column, source))
+        except DataError as e:
+            raise DataError(e.cause if name in e.cause else f"{name}: {e.cause}", e.remedy) from None
+        return reader.too_long(len(sample)) or (sample,)
+
+    return each_row(made)
+
+
 def by_content(rows: Rows, column: str) -> Rows:
     """The rows with the hash of each file in the place of its path: a record says what was learnt, wherever it was."""
     out = rows.some(range(len(rows)))
-    for i, (row, (sample,)) in enumerate(zip(rows, rows.samples, strict=True)):
-        out[i] = {**row, column: sample.media[0].content.digest}
+    for i, (row, samples) in enumerate(zip(rows, rows.samples or [()] * len(rows), strict=True)):
+        if samples:
+            digest = samples[0].media[0].content.digest
+        else:  # test rows of tasks that compare columns are not tokenised
+            digest = digest_of(source_of(row[column], column, rows.folder)[0])
+        out[i] = {**row, column: digest}
     return out
 
 
@@ -99,8 +120,10 @@ def text_nats(model: BaseModel, tokens: Sequence[Tokens], objective: Objective) 
     """Negative log-likelihood of the supervised tokens of each sample in nats, and their number: float64 [N] each."""
     nats, counts = [], []
     for i, sample in enumerate(tokens):
-        batch = objective.batch([[sample]], i).to(model.device)
-        total, count = objective.losses(model, batch)["next_token"]
+        # A row of its own length: what a longer one adds is padding.
+        one = replace(objective, length=len(sample)) if isinstance(objective, Mixed) else objective
+        batch = one.batch([[sample]], i).to(model.device)
+        total, count = one.losses(model, batch)["next_token"]
         nats.append(float(total))
         counts.append(float(count))
     return np.array(nats), np.array(counts)

@@ -100,13 +100,23 @@ def register(task: Task) -> None:
 def asked_by(on: Attached | None) -> tuple[str, ...]:
     """The columns of a row that an adapter takes as input."""
     task = None if on is None or on.config.prompt is not None else TASKS.get(on.task)
-    return prompt_columns(on) if task is None else task.reads
+    if task is None:
+        return prompt_columns(on)
+    return (file,) if (file := _file_of_head(on)) is not None else task.reads
 
 
 def files_of(on: Attached | None) -> tuple[str, ...]:
     """Those of the input's columns that hold a file."""
     task = None if on is None else TASKS.get(on.task)
-    return () if task is None else task.files
+    if task is None:
+        return ()
+    return (file,) if (file := _file_of_head(on)) is not None else task.files
+
+
+def _file_of_head(on: Attached | None) -> str | None:
+    """The column of files that a head which gives labels reads; None for one that reads texts, and for other tasks."""
+    head = None if on is None else on.config.head
+    return head.reads if head is not None and head.reads != "text" and head.gives in ("one", "many") else None
 
 
 def files_found(
