@@ -14,7 +14,7 @@ from onebase.engine.drawing import Drawing, drawn
 from onebase.errors import ConfigError, DataError, UserError
 from onebase.modality.patches.pictures import grid
 from onebase.model.mask import mixed
-from onebase.objective.mixed import FlowConfig, Mixed, generated, unprompted
+from onebase.objective.mixed import BESIDE, FlowConfig, Mixed, generated, unprompted
 from onebase.train.config import TrainConfig
 from onebase.train.loop import Job, run
 from tests.objective.media_rows import (
@@ -51,6 +51,22 @@ def test_a_batch_holds_each_kind_in_its_place() -> None:
     assert torch.equal(media.patch_NP[:4], patches(0))
     assert found.counts == {"next_token": 8, "flow.image_patches": 4, "flow.sound_patches": 0}
     assert found.tokens == 25
+
+
+def test_text_beside_media_may_be_a_loss_of_its_own() -> None:
+    base = model()
+    rows = [[read_row(0), text_row()], [drawn_row(1), text_row()]]
+    together = Mixed.of(base, 20, PLAIN)
+    apart = replace(together, beside=2.0)
+    one, two = together.batch(rows, 0), apart.batch(rows, 0)
+    mixed_in, plain = two.counts[BESIDE], two.counts["next_token"]
+    assert plain == 2 * (len(text_row()) - 1) and mixed_in + plain == one.counts["next_token"]
+    whole = together.losses(base, one)["next_token"][0]
+    parts = apart.losses(base, two)
+    torch.testing.assert_close(parts["next_token"][0] + parts[BESIDE][0] / 2, whole)
+    alone = apart.batch([[text_row()]], 0)
+    total, count = apart.losses(base, alone)[BESIDE]
+    assert count == 0 and float(total.detach()) == 0.0
 
 
 def test_rows_are_noised_alike_in_any_micro_batch() -> None:

@@ -25,13 +25,16 @@ from onebase.objective.base import IGNORE, Batch, Losses, Row, TrunkInput, count
 from onebase.objective.flow_config import FlowConfig as FlowConfig
 from onebase.objective.next_token import pack_rows, states_loss
 
+BESIDE = "beside_media"
+"""The loss of the text of documents with media, where it is one of its own."""
 NEAREST = 0.05
 """1 - t is never taken for less: close to the clean picture the velocity would be anything."""
 
 
 @dataclass(frozen=True)
 class Mixed:
-    """groups: the number of each codec's feed-forward group. time: of the flow (None: drawn)."""
+    """groups: the number of each codec's feed-forward group. time: of the flow (None: drawn). beside: weight of the text of documents with media, as a
+    loss of its own, averaged over its own tokens (None: it is averaged together with all text, in which few tokens count little)."""
 
     length: int
     groups: Mapping[str, int]
@@ -40,6 +43,7 @@ class Mixed:
     routing: AdapterRouting | None = None
     reserve: int = 0
     time: float | None = None
+    beside: float | None = None
 
     @staticmethod
     def of(
@@ -60,7 +64,7 @@ class Mixed:
         rows = [[self._turned(p, d) for p in row] for row, d in zip(rows, draws, strict=True)]
         ids, targets, pos, doc = pack_rows(rows, self.length)
         block, kind = np.full_like(pos, -1), np.zeros_like(pos)
-        noisy = np.zeros_like(pos, dtype=bool)
+        noisy, mixed_in = np.zeros_like(pos, dtype=bool), np.zeros_like(pos, dtype=bool)
         found: dict[str, list[_Noised]] = {name: [] for name in self.groups}
         for b, row in enumerate(rows):
             at = blocks = 0
@@ -73,6 +77,7 @@ class Mixed:
                     noisy[b, start:stop] = media.noise
                     blocks += 1
                     found[media.kind].append(self._noised(media, draws[b], b * self.length + start))
+                mixed_in[b, at : at + len(piece)] = bool(piece.media)
                 at += len(piece)
         none = not any(found.values())
         whole = Cols(*map(torch.from_numpy, (pos, doc)))
@@ -84,12 +89,18 @@ class Mixed:
         goals = {
             f"flow.{name}.{k}": v for name, parts in learnt.items() if parts for k, v in _goals(parts).items()
         }
+        texts = {"next_token": targets}
+        if self.beside is not None:
+            texts = {
+                "next_token": np.where(mixed_in, IGNORE, targets),
+                BESIDE: np.where(mixed_in, targets, IGNORE),
+            }
         return Batch(
             inputs={
                 "text": TrunkInput(torch.from_numpy(ids), whole, None if none else mixed(), media=inserted)
             },
-            targets={"next_token": torch.from_numpy(targets)} | goals,
-            counts={"next_token": int((targets != IGNORE).sum())} | counts,
+            targets={name: torch.from_numpy(each) for name, each in texts.items()} | goals,
+            counts={name: int((each != IGNORE).sum()) for name, each in texts.items()} | counts,
             ids=tuple(piece.id for row in rows for piece in row),
             sources=count_sources(rows),
         )
@@ -97,13 +108,14 @@ class Mixed:
     def losses(self, base: BaseModel, batch: Batch) -> Losses:
         read = batch.inputs["text"]
         h_BTD = base.hidden(read.ids_BT, read.cols, read.mask, media=read.media, routing=self.routing).hidden
-        count = batch.counts["next_token"]
-        out: Losses = {
-            "next_token": (
-                states_loss(base, h_BTD, batch.targets["next_token"], count, self.routing),
-                count,
-            )
-        }
+        out: Losses = {}
+        for name, weight in (("next_token", 1.0), (BESIDE, self.beside or 1.0)):
+            if (targets_BT := batch.targets.get(name)) is not None:
+                count = batch.counts[name]
+                total = (
+                    states_loss(base, h_BTD, targets_BT, count, self.routing) if count else 0 * h_BTD.sum()
+                )
+                out[name] = (total if weight == 1.0 else weight * total, count)
         for name, module in base.patches.items():
             key = f"flow.{name}"
             goal = [batch.targets.get(f"{key}.{k}") for k in ("clean", "t", "place")]

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from onebase.config import OneOf, config
+from onebase.config_fields import later
 from onebase.errors import ConfigError
 from onebase.modality.text.sample import MASK
 from onebase.objective.flow_config import FlowConfig
@@ -90,10 +91,19 @@ class InfillConfig:
 
 @config
 class MixedConfig:
-    """Next tokens of text beside media, and media by flow matching (`flow`)."""
+    """Next tokens of text beside media, and media by flow matching (`flow`). beside: weight of the text of documents with media as a loss of its own,
+    averaged over its own tokens (null: it is averaged together with all text)."""
 
     kind: Literal["mixed"] = "mixed"
     flow: FlowConfig = FlowConfig()
+    beside: float | None = later(None)
+
+    def __post_init__(self) -> None:
+        if self.beside is not None and self.beside <= 0:
+            raise ConfigError(
+                f"objective.beside is {self.beside}",
+                "give a weight above 0, such as 1, or null for none of its own",
+            )
 
 
 @config
@@ -140,7 +150,7 @@ def _mixed(cfg: MixedConfig, run: Setting) -> Objective:
     from onebase.objective.mixed import Mixed
 
     assert run.base is not None, "a run passes the config of its base"
-    return Mixed.of(run.base, run.length, cfg.flow, run.seed)
+    return replace(Mixed.of(run.base, run.length, cfg.flow, run.seed), beside=cfg.beside)
 
 
 def _media_bits_per_byte(base: LoadedBase, held: Heldout) -> dict[str, Score]:
