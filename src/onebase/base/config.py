@@ -212,8 +212,8 @@ def base_parameters(cfg: BaseConfig) -> int:
 
 def base_flops(cfg: BaseConfig, length: int) -> float:
     """Training FLOPs per token of a text base in rows of `length`: forward and backward (three forwards), head included. For a base without
-    text: per vector of an image."""
+    text: per vector of an image or of latents."""
     if "text" not in cfg.codecs:
-        return 3.0 * count.forward_flops(cfg.trunks["image"], length)
+        return 3.0 * count.forward_flops(cfg.trunks["latents" if "latents" in cfg.codecs else "image"], length)
     trunk = cfg.trunks["text"]
     return 3.0 * (count.forward_flops(trunk, length) + 2.0 * cfg.text.vocab_size * trunk.width)
