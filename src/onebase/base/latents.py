@@ -3,19 +3,14 @@
 from torch import Tensor
 
 from onebase.base.model import BaseModel
-from onebase.errors import ConfigError
 from onebase.modality.latents.modules import LatentModule
 from onebase.model.proj import AdapterRouting
 
 
 def latent_module(base: BaseModel) -> LatentModule:
     """The learned ends of latents. Raises ConfigError for a base without them."""
-    module = base.codecs["latents"] if "latents" in base.cfg.codecs else None
-    if not isinstance(module, LatentModule):
-        raise ConfigError(
-            f"this base reads no latents, only {', '.join(sorted(base.cfg.codecs))}",
-            "open a diffusion transformer (docs/drawing.md)",
-        )
+    module = base.codecs[base.cfg.latents.kind]
+    assert isinstance(module, LatentModule)
     return module
 
 

@@ -12,8 +12,8 @@ from torch import Tensor
 from onebase.base.folder import LoadedBase
 from onebase.engine.decoder import generate
 from onebase.engine.drawing import Drawing
-from onebase.engine.latents import draw_class
 from onebase.engine.image_prompts import image_name, sees, text_prompt
+from onebase.engine.latents import draw_class
 from onebase.engine.media_making import Made, made
 from onebase.engine.media_prompts import media_codec, media_tokens
 from onebase.engine.sampler import Sampling

@@ -51,7 +51,11 @@ def open_pipeline(path: Path, *, hashes: bool = False) -> LoadedBase:
         log.warning("%s: %s", path, notice)
     model = load_weights(cfg, FAMILY, source)
     files = [p for p in path.rglob("*") if p.suffix in (".json", ".safetensors") or p.name == README]
-    unread = [f"{part}: {key}" for part, r in (("transformer", reader), ("scheduler", scheduler)) for key in r.unread]
+    unread = [
+        f"{part}: {key}"
+        for part, r in (("transformer", reader), ("scheduler", scheduler))
+        for key in r.unread
+    ]
     record = imported(path, "diffusers", {"model_type": CLASS}, unread, files, hashes)
     record.add("imported.autoencoder", KIND, f"{Origin.SOURCE}: vae/{CONFIG}")
     return LoadedBase(model, None, record, path, autoencoder=autoencoder)
@@ -75,29 +79,31 @@ def refuse_others(index: Mapping[str, Any], where: str) -> None:
 
 def with_names(cfg: BaseConfig, r: ConfigReader) -> BaseConfig:
     """The config with the names of classes in the index, in order; "" for a class without one. Raises ConfigError."""
-    named, codec = r.get("id2label", dict, {}), cfg.codecs["latents"]
+    named, codec = r.get("id2label", dict, {}), cfg.latents
     try:
         texts = {int(k): str(v) for k, v in named.items()}
     except ValueError:
         raise r.refuse("id2label", "numbers of classes, with their names") from None
     most = max(texts, default=-1)
-    if min(texts, default=0) < 0 or most >= codec.classes:  # type: ignore[union-attr]
+    if min(texts, default=0) < 0 or most >= codec.classes:
         raise ConfigError(
-            f"{r.where}: 'id2label' has the class {most}, the transformer {codec.classes} classes",  # type: ignore[union-attr]
+            f"{r.where}: 'id2label' has the class {most}, the transformer {codec.classes} classes",
             "the files do not belong together",
         )
     names = tuple(texts.get(i, "") for i in range(most + 1))
-    return replace(cfg, codecs=cfg.codecs | {"latents": replace(codec, names=names)})  # type: ignore[call-arg]
+    return replace(cfg, codecs=cfg.codecs | {"latents": replace(codec, names=names)})
 
 
 def read_autoencoder(path: Path, cfg: BaseConfig) -> Autoencoder:
     """The autoencoder in `vae/`, not run. Raises ArtifactError for another class, and for other latents than the transformer's."""
     source = HFFolder(path, WEIGHTS)
     if (kind := source.config.get("_class_name")) != KIND:
-        raise ArtifactError(f"{path / CONFIG}: the autoencoder is of class {kind}", f"only {KIND} is supported")
+        raise ArtifactError(
+            f"{path / CONFIG}: the autoencoder is of class {kind}", f"only {KIND} is supported"
+        )
     r = ConfigReader(source.config, str(path / CONFIG))
     scaling, channels = r.positive("scaling_factor", 0.18215), r.size("latent_channels", 4)
-    wanted = cfg.codecs["latents"].channels  # type: ignore[union-attr]
+    wanted = cfg.latents.channels
     if channels != wanted:
         raise ArtifactError(
             f"{path / CONFIG}: its latents have {channels} channels, those of the transformer {wanted}",
@@ -106,9 +112,7 @@ def read_autoencoder(path: Path, cfg: BaseConfig) -> Autoencoder:
     own = {k: v for k, v in source.config.items() if not k.startswith("_")}
     tensors = {_new_name(name): source.read(name) for name in source.shapes()}
     # Matrices that were once convolutions of one pixel.
-    tensors = {
-        k: t.flatten(1) if ".attentions." in k and t.ndim == 4 else t for k, t in tensors.items()
-    }
+    tensors = {k: t.flatten(1) if ".attentions." in k and t.ndim == 4 else t for k, t in tensors.items()}
     return Autoencoder(own | {"scaling_factor": scaling, "latent_channels": channels}, tensors)
 
 

@@ -2,8 +2,8 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
+from onebase.artifact.tensors import save_tensors
 from onebase.base.folder import LoadedBase
 from onebase.errors import ConfigError
 from onebase.formats.diffusers.open import DIT, SCHEDULER, WEIGHTS
@@ -13,7 +13,6 @@ from onebase.formats.hf.files import CONFIG
 from onebase.formats.hf.folder import appear
 from onebase.formats.recognise import PIPELINE
 from onebase.formats.weight_loading import given_back
-from onebase.artifact.tensors import save_tensors
 from onebase.modality.latents.autoencoder import KIND
 
 VERSION = "0.30.0"
@@ -24,8 +23,7 @@ def save_pipeline(base: LoadedBase, out: Path) -> None:
     """Write the folder, completely or not at all. Raises ConfigError with what the layout cannot express, ArtifactError if `out` exists."""
     cfg = base.model.cfg
     config, scheduler = written(FAMILY, cfg), noise_tree(cfg)
-    codec: Any = cfg.codecs["latents"]
-    autoencoder = base.autoencoder
+    codec, autoencoder = cfg.latents, base.autoencoder
     if autoencoder is None:
         raise ConfigError("this base has no autoencoder", "export one that was opened from a pipeline")
     tree = {"_class_name": DIT, "_diffusers_version": VERSION}

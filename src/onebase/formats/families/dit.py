@@ -5,7 +5,6 @@ Each block has its own embeddings of time and class (in published models they ar
 """
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 from onebase.base.config import BaseConfig
 from onebase.errors import ConfigError
@@ -99,8 +98,7 @@ BLOCK = {
 
 def names(cfg: BaseConfig) -> Names:
     """Their names and ours."""
-    codec: Any = cfg.codecs["latents"]
-    width, c, p = cfg.trunks["latents"].width, codec.channels, codec.patch
+    width, c, p = cfg.trunks["latents"].width, cfg.latents.channels, cfg.latents.patch
     return [
         ("pos_embed.proj.weight", "codec.patch", Reshape((width, c, p, p), (width, c * p * p))),
         ("pos_embed.proj.bias", "codec.bias"),
@@ -195,7 +193,7 @@ def with_noise(cfg: BaseConfig, r: ConfigReader) -> BaseConfig:
     for line in SCHEDULER:
         line.read(r, found)
     values = {path.removeprefix("codec."): x for path, x in found.items()}
-    codec = r.checked(lambda: placed(cfg.codecs["latents"], values))
+    codec = r.checked(lambda: placed(cfg.latents, values))
     return replace(cfg, codecs=cfg.codecs | {"latents": codec})
 
 

@@ -94,7 +94,9 @@ class HFFolder:
         index = read_json(self.path / self.index)
         table = index.get("weight_map")
         if not isinstance(table, dict) or not table:
-            raise ArtifactError(f"{self.path / self.index} has no weight_map", "take an intact copy of the folder")
+            raise ArtifactError(
+                f"{self.path / self.index} has no weight_map", "take an intact copy of the folder"
+            )
         names = sorted({str(x) for x in table.values()})
         for name in names:
             if Path(name).name != name or not name.endswith(".safetensors") or len(name) > 255:
@@ -109,7 +111,9 @@ class HFFolder:
                     f"{self.path} has two sets of weights: {self.weights}, and {there[0]} by {self.index}",
                     "remove the outdated one (transformers reads the first)",
                 )
-            self.notices.append(f"no shard of {self.index} is there: {self.weights} is read, as in transformers")
+            self.notices.append(
+                f"no shard of {self.index} is there: {self.weights} is read, as in transformers"
+            )
             return [one]
         if missing := [name for name in names if name not in there]:
             raise ArtifactError(

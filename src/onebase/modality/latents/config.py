@@ -60,7 +60,10 @@ class LatentsConfig:
     noise: NoiseConfig = NoiseConfig()
 
     def __post_init__(self) -> None:
-        if min(self.size, self.patch, self.channels, self.classes, self.conditions) < 1 or self.size % self.patch:
+        if (
+            min(self.size, self.patch, self.channels, self.classes, self.conditions) < 1
+            or self.size % self.patch
+        ):
             raise ConfigError(
                 f"latents of size {self.size}, patch {self.patch}, {self.channels} channels, {self.classes} classes and {self.conditions} conditions",
                 "all must be at least 1, and patch must divide size",

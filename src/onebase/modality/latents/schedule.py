@@ -5,8 +5,8 @@ Written from DDPM (2006.11239) and DDIM (2010.02502); which times are visited, a
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -21,7 +21,7 @@ def kept(cfg: NoiseConfig) -> Tensor:
     """The share of the picture's variance that is left at each time, fp32 [N], falling."""
     if cfg.betas == "cosine":
         left = [math.cos((i / cfg.steps + 0.008) / 1.008 * math.pi / 2) ** 2 for i in range(cfg.steps + 1)]
-        betas = torch.tensor([min(1 - b / a, MOST) for a, b in zip(left, left[1:], strict=False)])
+        betas = torch.tensor([min(1 - b / a, MOST) for a, b in pairwise(left)])
     elif cfg.betas == "linear":
         betas = torch.linspace(cfg.first, cfg.last, cfg.steps)
     else:
@@ -34,12 +34,12 @@ def visited(cfg: NoiseConfig, count: int) -> list[int]:
     if not 1 <= count <= cfg.steps:
         raise UserError(f"steps is {count}", f"this base has {cfg.steps:,} times: give 1 to {cfg.steps:,}")
     if cfg.spacing == "linspace":
-        times = np.linspace(0, cfg.steps - 1, count).round()[::-1]
+        gap = (cfg.steps - 1) / max(1, count - 1)
+        found = [round(i * gap) for i in reversed(range(count))]
     elif cfg.spacing == "leading":
-        times = np.arange(count)[::-1] * (cfg.steps // count) + cfg.offset
+        found = [i * (cfg.steps // count) + cfg.offset for i in reversed(range(count))]
     else:
-        times = np.round(np.arange(cfg.steps, 0, -cfg.steps / count)) - 1
-    found = [int(t) for t in times]
+        found = [round(cfg.steps - i * cfg.steps / count) - 1 for i in range(count)]
     if found[0] >= cfg.steps:
         raise UserError(
             f"steps is {count}: the times begin at {found[0]}, beyond the last ({cfg.steps - 1})",
