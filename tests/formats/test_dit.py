@@ -23,7 +23,8 @@ from onebase.methods import lora
 from onebase.methods.config import AdapterConfig
 from onebase.methods.folder import AdapterParts, bound_to
 from onebase.methods.lora import LoraConfig
-from onebase.modality.latents.schedule import steps_of
+from onebase.modality.latents.config import NoiseConfig
+from onebase.modality.latents.schedule import steps_of, visited
 from onebase.model.proj import AdapterRouting
 from tests.diffusion import NAMES, pipeline, saved
 from tests.helpers import tiny_base
@@ -318,3 +319,16 @@ def test_a_base_of_text_is_no_pipeline(tmp_path: Path) -> None:
 
 def test_names_stay_in_order(folder: Path) -> None:
     assert onebase.load(folder).config.latents.names == NAMES
+
+
+@pytest.mark.parametrize("spacing", ["leading", "trailing", "linspace"])
+def test_times_are_those_of_diffusers(spacing: Any) -> None:
+    """For every number of steps, but where theirs visits one time more than it was asked for (`trailing`, by rounding)."""
+    scheduler, same = diffusers.DDIMScheduler(num_train_timesteps=200, timestep_spacing=spacing), 0
+    noise = NoiseConfig(steps=200, spacing=spacing)
+    for count in range(1, 201):
+        scheduler.set_timesteps(count)
+        if len(scheduler.timesteps) == count:
+            assert visited(noise, count) == scheduler.timesteps.tolist()
+            same += 1
+    assert same > 150

@@ -39,7 +39,8 @@ def visited(cfg: NoiseConfig, count: int) -> list[int]:
     elif cfg.spacing == "leading":
         found = [i * (cfg.steps // count) + cfg.offset for i in reversed(range(count))]
     else:
-        found = [round(cfg.steps - i * cfg.steps / count) - 1 for i in range(count)]
+        gap = cfg.steps - (cfg.steps - cfg.steps / count)  # rounded as there, for ties of halves
+        found = [round(cfg.steps - i * gap) - 1 for i in range(count)]
     if found[0] >= cfg.steps:
         raise UserError(
             f"steps is {count}: the times begin at {found[0]}, beyond the last ({cfg.steps - 1})",
