@@ -50,7 +50,7 @@ def visited(cfg: NoiseConfig, count: int) -> list[int]:
 
 
 @dataclass(frozen=True)
-class Step:
+class NoiseStep:
     """From one time to the next: `left` and `then` of the picture's variance are there before and after it. noisy: it adds noise of its own."""
 
     cfg: NoiseConfig
@@ -74,7 +74,7 @@ class Step:
         return mean + fresh * (beta if self.cfg.variance == "large" else max(small, 1e-20)) ** 0.5
 
 
-def steps_of(cfg: NoiseConfig, count: int) -> list[tuple[int, Step]]:
+def steps_of(cfg: NoiseConfig, count: int) -> list[tuple[int, NoiseStep]]:
     """Each time of a drawing with its step. Raises UserError."""
     left_N, times, jump = kept(cfg).tolist(), visited(cfg, count), cfg.steps // count
     last = 1.0 if cfg.to_one or cfg.sampler == "ddpm" else left_N[0]
@@ -83,5 +83,5 @@ def steps_of(cfg: NoiseConfig, count: int) -> list[tuple[int, Step]]:
     ahead = [t - jump for t in times] if cfg.sampler == "ddim" else [*times[1:], -1]
     for t, before in zip(times, ahead, strict=True):
         then = left_N[before] if before >= 0 else last
-        out.append((t, Step(cfg, left_N[t], then, cfg.sampler == "ddpm" and t > 0)))
+        out.append((t, NoiseStep(cfg, left_N[t], then, cfg.sampler == "ddpm" and t > 0)))
     return out
