@@ -1,6 +1,6 @@
 """Pictures made of captions alone: coloured shapes, by recipes/flow.yaml. Run: python examples/draw_shapes.py
 
-The recipe's pictures (recipes/shapes.parquet) show 24 of 25 pairs of colour and shape; no picture is a blue ring. After the recipe's 1,500 steps (about
+The recipe's pictures (recipes/shapes.parquet) show 24 of 25 pairs of colour and shape; no picture is a blue ring. After the recipe's 300 steps (about
 ten minutes on one core) the base draws what it is asked for; the pixels judge the colour, and the nearest real pictures the shape.
 Another number of steps: python examples/draw_shapes.py STEPS
 The pictures anew, into a file: python examples/draw_shapes.py --pictures FILE.parquet

@@ -10,12 +10,14 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from typer.testing import CliRunner
 
 import onebase
 from onebase.api.base import Adapter, Base
 from onebase.artifact.record import Record
 from onebase.base.config import base_parameters
 from onebase.base.latents import predicted_noise
+from onebase.cli import app
 from onebase.engine.drawing import Drawing
 from onebase.engine.latents import drawn_latents
 from onebase.errors import ArtifactError, ConfigError, UserError
@@ -332,3 +334,19 @@ def test_times_are_those_of_diffusers(spacing: Any) -> None:
             assert visited(noise, count) == scheduler.timesteps.tolist()
             same += 1
     assert same > 150
+
+
+def test_commands_import_draw_show_and_export(folder: Path, tmp_path: Path) -> None:
+    base, out = str(tmp_path / "base"), tmp_path / "out"
+    for words in (
+        ["import", str(folder), "--out", base],
+        ["draw", base, "goldfish", "--n", "2", "--steps", "2", "--seed", "3", "--out", str(out)],
+        ["show", base],
+        ["export", base, "--format", "diffusers", "--out", str(tmp_path / "back")],
+    ):
+        done = CliRunner().invoke(app, words)
+        assert done.exit_code == 0, done.output
+    assert sorted(p.name for p in out.iterdir()) == ["0003.png", "0004.png"]
+    assert (tmp_path / "back" / "model_index.json").is_file()
+    wrong = CliRunner().invoke(app, ["draw", base, "golfish", "--out", str(out)])
+    assert wrong.exit_code != 0 and isinstance(wrong.exception, UserError | SystemExit)
