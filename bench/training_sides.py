@@ -56,7 +56,8 @@ def trainer_steps(
 def our_steps(
     base: Any, objective: Callable[[Any], Any], ids: Any, steps: int, rows: int, *, muon: bool, compiled: bool
 ) -> Timed:
-    """Ours, of a base by its config. ids: int [(steps + 1) * rows, length]. objective: from the numpy module, of rows of that length."""
+    """Ours, of a base by its config. ids: int [(steps + 1) * rows, length], or as many rows of tokens. objective: from the numpy module, of rows of
+    that length."""
     import numpy as np
 
     from onebase.base.model import BaseModel
@@ -65,14 +66,17 @@ def our_steps(
     from onebase.train.config import AdamWConfig, MuonConfig, TrainConfig
     from onebase.train.loop import Job, run
 
-    ids, length = ids.astype(np.int32), ids.shape[1]
+    if not isinstance(ids, list):
+        learnt = np.ones(ids.shape[1], np.bool_)
+        ids = [Tokens(row, learnt, str(i), "bench") for i, row in enumerate(ids.astype(np.int32))]
+    length = len(ids[0])
 
     class Rows:
         digest = "bench"
 
         def rows(self, step: int) -> list[list[Tokens]]:
-            loss, at = np.ones(length, np.bool_), step % (steps + 1) * rows
-            return [[Tokens(row, loss, str(i), "bench")] for i, row in enumerate(ids[at : at + rows])]
+            at = step % (steps + 1) * rows
+            return [[row] for row in ids[at : at + rows]]
 
     marks: list[float] = []
 

@@ -33,12 +33,16 @@ EXAMPLES: dict[str, tuple[bool | str, str]] = {
     "serve_and_ask": (True, "chat, streamed:"),
     "structured_output": (True, "dish and guests:"),
     "draw_digits": (False, "digits that it has not seen"),
+    "draw_shapes": (False, "have the colour"),
+    "open_pipeline": (False, "draws the same in diffusers, within"),
     "segment_shapes": (False, "which it has never seen"),
     "own_objective": (False, "nats per token over 15 steps"),
 }
 
-SHORTER = {"draw_digits": ["20"], "segment_shapes": ["10"]}
+SHORTER = {"draw_digits": ["20"], "segment_shapes": ["10"], "draw_shapes": ["5"]}
 """Arguments with which an example that trains for minutes ends in seconds."""
+NEEDS = {"open_pipeline": "diffusers"}
+"""Packages without which an example is skipped."""
 
 
 def test_every_example_is_run() -> None:
@@ -47,6 +51,8 @@ def test_every_example_is_run() -> None:
 
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_example(name: str, tmp_path: Path) -> None:
+    if name in NEEDS:
+        pytest.importorskip(NEEDS[name])
     given, said = EXAMPLES[name]
     made = {"sees": sighted, "hears": hearing, "pairs": paired}.get(str(given))
     words = [str(made(tmp_path / "base") if made else tiny_run())] if given else SHORTER.get(name, [])

@@ -20,7 +20,7 @@ NAMES = [p.stem for p in RECIPES]
 
 
 def test_all_recipes_are_here() -> None:
-    assert {"tiny", "infill", "portable", "small-cpu", "124m", "bert", "protein"} <= set(NAMES)
+    assert {"tiny", "infill", "portable", "small-cpu", "124m", "bert", "protein", "flow"} <= set(NAMES)
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=NAMES)
@@ -34,9 +34,9 @@ def test_a_recipe_says_what_it_is_for(path: Path) -> None:
 
 @pytest.mark.parametrize("path", RECIPES, ids=NAMES)
 def test_a_recipe_that_reads_the_clone_finds_its_files(path: Path) -> None:
-    """Sources in docs, src and tests must be there in a fresh clone; data/ and runs/ are the user's."""
+    """Sources in docs, recipes, src and tests must be there in a fresh clone; data/ and runs/ are the user's."""
     for source in config.load(Recipe, path).data.sources:
-        if source.path in ("docs", "src", "tests"):
+        if source.path in ("docs", "recipes", "src", "tests"):
             found = list((ROOT / source.path).glob(source.glob))
             assert found
             assert all(p.stat().st_size for p in found), "an empty file is an error"

@@ -40,7 +40,7 @@ class MediaAnswers(Bound):
         strength: float = 0.7,
         solver: Literal["euler", "heun"] = "euler",
     ) -> "list[Image]":
-        """`n` pictures of a text, as Pillow images; the same seed draws the same pictures.
+        """`n` pictures of a text (of a class, by a diffusion transformer: docs/drawing.md), as Pillow images; the same seed draws the same pictures.
 
         steps, solver: of the flow (`heun` reads twice a step). guidance: how strictly the prompt is followed; 1 is the base as it is. size: width and
         height in pixels (default: the base chooses). init: a picture to start from, of which `strength` is drawn anew; with mask, only where the

@@ -9,6 +9,7 @@ from onebase.errors import ConfigError
 from onebase.modality.audio.config import AudioCodecConfig
 from onebase.modality.image.config import ImageCodecConfig, PoolConfig
 from onebase.modality.kinds import CODECS, CodecConfig
+from onebase.modality.latents.config import LatentsConfig
 from onebase.modality.patches.config import PatchConfig
 from onebase.modality.text.config import TextCodecConfig
 from onebase.model import count
@@ -27,7 +28,7 @@ from onebase.model.config import (
 
 @config
 class BaseConfig:
-    """Trunks and codecs by name, and the links between trunks. A codec's name is its kind: `text`, `image`, `audio`; a text base has one
+    """Trunks and codecs by name, and the links between trunks. A codec's name is its kind: `text`, `image`, `audio`, `latents`; a text base has one
     trunk and one codec. Codecs of patches share the trunk that they name. `storage`: the quantization of its matrices, if any."""
 
     trunks: dict[str, TrunkConfig]
@@ -84,6 +85,16 @@ class BaseConfig:
         codec = self.codecs.get("audio")
         if not isinstance(codec, AudioCodecConfig):
             raise ConfigError(f"this base reads no audio, only {_kinds(self)}", "use a base with audio")
+        return codec
+
+    @property
+    def latents(self) -> LatentsConfig:
+        """The codec of latents. Raises ConfigError when this base has none."""
+        codec = self.codecs.get("latents")
+        if not isinstance(codec, LatentsConfig):
+            raise ConfigError(
+                f"this base draws no latents, it has only {_kinds(self)}", "use a diffusion transformer"
+            )
         return codec
 
     def link(self, how: str) -> Link | None:
@@ -212,8 +223,10 @@ def base_parameters(cfg: BaseConfig) -> int:
 
 def base_flops(cfg: BaseConfig, length: int) -> float:
     """Training FLOPs per token of a text base in rows of `length`: forward and backward (three forwards), head included. For a base without
-    text: per vector of an image."""
+    text: per vector of an image or of latents."""
     if "text" not in cfg.codecs:
-        return 3.0 * count.forward_flops(cfg.trunks["image"], length)
+        return 3.0 * count.forward_flops(
+            cfg.trunks["latents" if "latents" in cfg.codecs else "image"], length
+        )
     trunk = cfg.trunks["text"]
     return 3.0 * (count.forward_flops(trunk, length) + 2.0 * cfg.text.vocab_size * trunk.width)

@@ -20,6 +20,7 @@ from onebase.config import from_file
 from onebase.config_plain import to_dict, without_defaults
 from onebase.errors import ArtifactError
 from onebase.modality.audio.speech import SpeechConfig
+from onebase.modality.latents.autoencoder import Autoencoder
 from onebase.modality.text.codec import TextCodec
 from onebase.modality.text.pooling import EmbeddingConfig
 from onebase.modality.text.roles import Roles
@@ -33,6 +34,7 @@ EMBEDDING = "codecs/text/embedding.json"
 HEAD, HEAD_WEIGHTS = "head.json", "head.safetensors"
 CONTACTS = "contacts.safetensors"
 SPEECH = "codecs/audio/speech.json"
+AUTOENCODER, AUTOENCODER_WEIGHTS = "codecs/latents/autoencoder.json", "codecs/latents/autoencoder.safetensors"
 TEMPLATE = "template.jinja"
 C = TypeVar("C")
 
@@ -52,7 +54,7 @@ class LoadedBase:
 
     `origin` is the fingerprint of the folder it was read from; a base built in memory computes its own. `embedding`: how a text
     becomes one vector, for embedding models; `speech`: its special tokens, for speech recognition; `head`: the published head, and `contacts`: the
-    regression of contacts of a protein base, no part of the fingerprint. A copy starts without `memory`.
+    regression of contacts of a protein base, no part of the fingerprint; nor is `autoencoder`, which turns latents into pictures. A copy starts without `memory`.
     """
 
     model: BaseModel
@@ -64,6 +66,7 @@ class LoadedBase:
     speech: SpeechConfig | None = None
     head: OwnHead | None = None
     contacts: ContactHead | None = None
+    autoencoder: Autoencoder | None = None
     memory: FeatureMemo | None = field(default=None, init=False, repr=False, compare=False)
     leases: WeakValueDictionary[str, Any] = field(
         default_factory=WeakValueDictionary, init=False, repr=False, compare=False
@@ -172,6 +175,10 @@ def save_base(path: Path, base: LoadedBase, *, overwrite: bool = False) -> str:
         if base.contacts is not None:
             weight_C, bias = base.contacts.weight_C, torch.tensor([base.contacts.bias])
             save_tensors(w.path(CONTACTS), {"weight": weight_C, "bias": bias})
+        if base.autoencoder is not None:
+            autoencoder = {"schema": 1, "autoencoder": dict(base.autoencoder.config)}
+            w.path(AUTOENCODER).write_text(json.dumps(autoencoder, indent=1), encoding="utf-8")
+            save_tensors(w.path(AUTOENCODER_WEIGHTS), base.autoencoder.tensors)
         base.record.save(w.path("record.json"))
     return digest
 
@@ -214,7 +221,15 @@ def load_base(
         _part(path / SPEECH, SpeechConfig, "speech"),
         _head(path),
         _contacts(path),
+        _autoencoder(path),
     )
+
+
+def _autoencoder(path: Path) -> Autoencoder | None:
+    if not (path / AUTOENCODER).is_file():
+        return None
+    tree = read_json(path / AUTOENCODER, "autoencoder")["autoencoder"]
+    return Autoencoder(tree, load_tensors(path / AUTOENCODER_WEIGHTS))
 
 
 def _contacts(path: Path) -> ContactHead | None:

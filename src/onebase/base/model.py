@@ -16,6 +16,7 @@ from onebase.errors import ConfigError, UserError
 from onebase.modality.audio.modules import AudioModule
 from onebase.modality.image.modules import ImageModule
 from onebase.modality.kinds import CODECS
+from onebase.modality.latents.modules import LatentModule
 from onebase.modality.patches.modules import PatchModule
 from onebase.modality.text.modules import TextModule
 from onebase.model.cache import Cache
@@ -103,7 +104,7 @@ class BaseModel(nn.Module):
             init_trunk(trunk, generator)
         for name in sorted(self.codecs):
             codec = self.codecs[name]
-            assert isinstance(codec, TextModule | ImageModule | AudioModule | PatchModule)
+            assert isinstance(codec, TextModule | ImageModule | AudioModule | PatchModule | LatentModule)
             codec.reset(generator)
         for name in sorted(self.links):
             for p in self.links[name].parameters():
@@ -138,7 +139,7 @@ class BaseModel(nn.Module):
         for proj in self.sites().values():
             proj.keep_in(storage, take=take)
         for codec in self.codecs.values():
-            assert isinstance(codec, TextModule | ImageModule | AudioModule | PatchModule)
+            assert isinstance(codec, TextModule | ImageModule | AudioModule | PatchModule | LatentModule)
             codec.keep_in(storage, take=take)
 
     def new_cache(self, batch: int, slots: int, routing: AdapterRouting | None = None) -> Cache:

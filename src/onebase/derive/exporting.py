@@ -13,6 +13,7 @@ from onebase.base.model import BaseModel
 from onebase.config import from_dict
 from onebase.derive.merging import merged
 from onebase.errors import ConfigError, UserError
+from onebase.formats.diffusers.write import save_pipeline
 from onebase.formats.gguf import WeightKind, write_base
 from onebase.formats.hf.base import layout_of, save_hf
 from onebase.formats.hf.folder import appear
@@ -68,6 +69,12 @@ def with_classes(base: LoadedBase, head: OwnHead) -> LoadedBase:
     return replace(base, model=model.requires_grad_(False).eval(), origin=None)
 
 
+def _write_diffusers(base: Bound, out: Path, options: Mapping[str, Any]) -> None:
+    """Write a pipeline of a diffusion transformer."""
+    _known("diffusers", options)
+    save_pipeline(_plain(base), out)
+
+
 def _write_gguf(base: Bound, out: Path, options: Mapping[str, Any]) -> None:
     """Write a file: `out` itself if it ends in .gguf, otherwise a file in the folder `out`. Options: kind, pre."""
     _known("gguf", options, "kind", "pre")
@@ -95,6 +102,7 @@ def _write_peft(base: Bound, out: Path, options: Mapping[str, Any]) -> None:
 FORMATS_OUT: dict[str, Callable[[Bound, Path, Mapping[str, Any]], None]] = {
     "hf": _write_hf,
     "gguf": _write_gguf,
+    "diffusers": _write_diffusers,
     "peft": _write_peft,
 }
 

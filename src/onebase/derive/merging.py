@@ -83,6 +83,7 @@ def merged(
         record,
         embedding=attached.config.embedding or base.embedding,
         speech=base.speech,
+        autoencoder=base.autoencoder,
     )
 
 

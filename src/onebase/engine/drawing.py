@@ -69,7 +69,7 @@ def drawn(
         for ids in ([prompt, unprompted] if guided else [prompt])
         if ids is not None
     ]
-    noise_BNP = _noise(how.seed, count, (N, module.cfg.values)).to(base.device)
+    noise_BNP = starting_noise(how.seed, count, (N, module.cfg.values)).to(base.device)
     begin = 0.0 if start is None else start[1]
     z_BNP = noise_BNP if start is None else begin * start[0] + (1.0 - begin) * noise_BNP
 
@@ -131,7 +131,7 @@ class _Prefix:
         return self.module.predict(h_BND.flatten(0, 1), t_M).reshape(B, N, P)
 
 
-def _noise(seed: int, count: int, shape: tuple[int, int]) -> Tensor:
+def starting_noise(seed: int, count: int, shape: tuple[int, ...]) -> Tensor:
     """fp32 [B, *shape]: the noise of a picture is that of its own seed."""
     return torch.stack(
         [torch.randn(shape, generator=torch.Generator().manual_seed(seed + i)) for i in range(count)]

@@ -13,6 +13,7 @@ from onebase.base.folder import LoadedBase
 from onebase.engine.decoder import generate
 from onebase.engine.drawing import Drawing
 from onebase.engine.image_prompts import image_name, sees, text_prompt
+from onebase.engine.latents import draw_class
 from onebase.engine.media_making import Made, made
 from onebase.engine.media_prompts import media_codec, media_tokens
 from onebase.engine.sampler import Sampling
@@ -65,6 +66,13 @@ def draw(
     routing: AdapterRouting | None = None,
 ) -> "list[Image]":
     """`count` pictures of a text. See `Base.draw`."""
+    if "latents" in base.model.cfg.codecs:
+        if size is not None or init is not None or mask is not None:
+            raise UserError(
+                "size, init and mask are for bases of patches: this one draws whole pictures of one size",
+                "leave them out",
+            )
+        return draw_class(base, prompt, count, how, routing)
     cfg = _image_config(base)
     if mask is not None and init is None:
         raise UserError("a mask is given without a picture", "give init=, the picture to change")

@@ -12,6 +12,7 @@ from onebase.formats.reader import ConfigReader
 from onebase.formats.rules import Rule, Rules
 from onebase.modality.image.config import ImageCodecConfig, PixelsConfig
 from onebase.modality.kinds import CodecConfig
+from onebase.modality.latents.config import LatentsConfig, NoiseConfig
 from onebase.modality.text.codec import TextCodec
 from onebase.modality.text.config import TextCodecConfig
 from onebase.model.config import InitConfig
@@ -42,7 +43,8 @@ class Family:
 
 
 def plain(cfg: BaseConfig) -> BaseConfig:
-    """The config without the values that a foreign config does not have: initialisation, and image preprocessing, which has its own file."""
+    """The config without the values that a foreign config does not have: initialisation, and image preprocessing, noise and names of
+    classes, which have their own files."""
     trunks = {name: replace(t, init=InitConfig()) for name, t in cfg.trunks.items()}
     return replace(cfg, trunks=trunks, codecs={name: _plain_codec(c) for name, c in cfg.codecs.items()})
 
@@ -63,6 +65,8 @@ def _plain_codec(codec: CodecConfig) -> CodecConfig:
         return replace(codec, embed_std=0.02, head_std=0.02)
     if isinstance(codec, ImageCodecConfig):
         return replace(codec, pixels=PixelsConfig())
+    if isinstance(codec, LatentsConfig):
+        return replace(codec, noise=NoiseConfig(), names=())
     return codec
 
 

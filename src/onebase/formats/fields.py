@@ -28,6 +28,7 @@ LACKS = {
     "text": ("this base reads no text", "this layout is for text decoders: export to another"),
     "image": ("this base reads no images", "this layout is for bases that do"),
     "audio": ("this base reads no audio", "this layout is for bases that do"),
+    "latents": ("this base draws no latents", "this layout is for diffusion transformers"),
     "pair": ("this base has no shared space of images and text", "this layout is for bases that have one"),
     "embed": ("this base takes no images in its text", "this layout is for bases that do"),
     "memory": ("this base does not transcribe speech", "export it to another layout"),

@@ -11,6 +11,7 @@ MODULES = "modules.json"
 """sentence-transformers writes it beside or instead of config.json."""
 PEFT_CONFIG = "adapter_config.json"
 CT2_FILE = "model.bin"
+PIPELINE = "model_index.json"
 
 
 def is_folder(path: Path) -> bool:
@@ -39,6 +40,11 @@ def is_ctranslate2(path: Path) -> bool:
     return head[6:end].endswith(b"Spec\0")
 
 
+def is_pipeline(path: Path) -> bool:
+    """Is this a folder that a diffusers pipeline was saved to?"""
+    return path.is_dir() and not (path / MANIFEST).is_file() and (path / PIPELINE).is_file()
+
+
 def is_peft(path: Path) -> bool:
     """Is this a folder of an adapter saved by PEFT?"""
     return path.is_dir() and (path / PEFT_CONFIG).is_file()
@@ -48,6 +54,7 @@ FORMATS_IN: Mapping[str, Callable[[Path], bool]] = {
     "a CTranslate2 folder of Whisper (model.bin, tokenizer.json)": is_ctranslate2,
     "a Hugging Face folder (config.json and safetensors)": is_folder,
     "a .gguf file": is_gguf,
+    "a diffusers folder of a DiT pipeline (model_index.json, transformer/, vae/, scheduler/)": is_pipeline,
 }
 """Formats that a base can be opened from, with the function that recognises each. The first match counts."""
 

@@ -9,17 +9,24 @@ from typing import TYPE_CHECKING, Annotated, Any
 from onebase.config import OneOf
 from onebase.modality.audio.config import AudioCodecConfig, audio_parameters
 from onebase.modality.image.config import ImageCodecConfig, image_parameters
+from onebase.modality.latents.config import LatentsConfig, latents_parameters
 from onebase.modality.patches.config import ImagePatchesConfig, SoundPatchesConfig, patch_parameters
 from onebase.modality.text.config import TextCodecConfig, codec_parameters
 
 if TYPE_CHECKING:
     from onebase.modality.audio.modules import AudioModule
     from onebase.modality.image.modules import ImageModule
+    from onebase.modality.latents.modules import LatentModule
     from onebase.modality.patches.modules import PatchModule
     from onebase.modality.text.modules import TextModule
 
 CodecConfig = Annotated[
-    TextCodecConfig | ImageCodecConfig | AudioCodecConfig | ImagePatchesConfig | SoundPatchesConfig,
+    TextCodecConfig
+    | ImageCodecConfig
+    | AudioCodecConfig
+    | ImagePatchesConfig
+    | SoundPatchesConfig
+    | LatentsConfig,
     OneOf(lambda: {name: kind.config for name, kind in CODECS.items()}, "text"),
 ]
 
@@ -55,12 +62,18 @@ def _patches(cfg: ImagePatchesConfig | SoundPatchesConfig, width: int) -> "Patch
     return PatchModule(cfg, width)
 
 
+def _latents(cfg: LatentsConfig, width: int) -> "LatentModule":
+    from onebase.modality.latents.modules import LatentModule
+
+    return LatentModule(cfg, width)
+
+
 @dataclass(frozen=True)
 class CodecKind:
     """config: the config class; module: builds the codec module for a trunk width; parameters: counts its parameters."""
 
     config: type
-    module: "Callable[[Any, int], TextModule | ImageModule | AudioModule | PatchModule]"
+    module: "Callable[[Any, int], TextModule | ImageModule | AudioModule | PatchModule | LatentModule]"
     parameters: Callable[[Any, int], int]
 
 
@@ -75,4 +88,5 @@ CODECS: dict[str, CodecKind] = {
     "audio": CodecKind(AudioCodecConfig, _audio, audio_parameters),
     "image_patches": patch_kind(ImagePatchesConfig),
     "sound_patches": patch_kind(SoundPatchesConfig),
+    "latents": CodecKind(LatentsConfig, _latents, latents_parameters),
 }

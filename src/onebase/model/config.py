@@ -126,18 +126,21 @@ class FFConfig:
 @config
 class Norms:
     """The norm and its position: before each sub-layer, after the residual sum, before and after the sub-layer, or only on its output (`out`:
-    OLMo 2). `attn=False`: none before attention (ModernBERT's first block, whose input is already normalised)."""
+    OLMo 2). `attn=False`: none before attention (ModernBERT's first block, whose input is already normalised). `ff_eps`: epsilon of the one
+    before the feed-forward, where it is another."""
 
     norm: NormConfig = NormConfig()
     where: Literal["pre", "post", "sandwich", "out"] = "pre"
     attn: bool = True
+    ff_eps: float | None = later(None)
 
 
 @config
 class BlockConfig:
     """One block. `cross`: cross-attention to the trunk's memory, between attention and feed-forward. `layer_scale`: each sub-layer's output
     is multiplied by a learned vector before it is added to the residual stream (2103.17239). `residual`: a factor on each sub-layer's output
-    (Granite)."""
+    (Granite). `adaptive`: a vector of conditions shifts and scales what each norm gives, and gates each sub-layer's output (adaLN-Zero,
+    2212.09748)."""
 
     attn: AttnConfig
     ff: FFConfig
@@ -145,8 +148,16 @@ class BlockConfig:
     cross: AttnConfig | None = None
     layer_scale: bool = False
     residual: float = later(1.0)
+    adaptive: bool = later(False)
 
     def __post_init__(self) -> None:
+        if self.adaptive and (
+            self.cross is not None or self.layer_scale or self.residual != 1.0 or self.norms.where != "pre"
+        ):
+            raise ConfigError(
+                "an adaptive block has cross-attention, layer scale, a residual factor, or norms that do not stand before its parts",
+                "use attention and feed-forward with norms before them alone, or set adaptive to false",
+            )
         if self.cross is not None and (self.cross.rope is not None or self.cross.window is not None):
             raise ConfigError(
                 "cross-attention has rope or a window, but the memory's states contain their own positions",

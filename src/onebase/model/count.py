@@ -28,7 +28,8 @@ def attention_parameters(cfg: AttnConfig, width: int, memory: int | None = None)
 
 
 def block_parameters(cfg: BlockConfig, width: int, memory: int | None = None, groups: int = 1) -> int:
-    """Parameters of one block: attention, cross-attention to a memory of `memory` features, the feed-forward of each group, norms, scales."""
+    """Parameters of one block: attention, cross-attention to a memory of `memory` features, the feed-forward of each group, norms, scales, and the
+    projection of conditions."""
     ups = 2 if cfg.ff.activation in GATED else 1
     ff = ups * _linear(width, cfg.ff.hidden, cfg.ff.bias) + _linear(cfg.ff.hidden, width, cfg.ff.bias)
     parts = 2 + (cfg.cross is not None)
@@ -38,6 +39,7 @@ def block_parameters(cfg: BlockConfig, width: int, memory: int | None = None, gr
     )
     if cfg.cross is not None:
         total += attention_parameters(cfg.cross, width, memory)
+    total += _linear(width, 6 * width, True) if cfg.adaptive else 0
     return total + (parts * width if cfg.layer_scale else 0)
 
 
@@ -54,7 +56,7 @@ def parameters(cfg: TrunkConfig) -> int:
 
 def matrix_parameters(cfg: TrunkConfig, groups: int = 1) -> int:
     """Weights that are multiplied with every token: the projections, without biases and norms; with `groups` the feed-forwards of so many groups. Keys and values of cross-attention are not
-    included: they are computed once per memory, however many tokens attend to it."""
+    included: they are computed once per memory, however many tokens attend to it; nor are the projections of conditions, computed once per row."""
     total = 0
     for b in cfg.blocks:
         heads = (2 * b.attn.heads + 2 * b.attn.kv_heads) * b.attn.head_dim

@@ -1,12 +1,13 @@
 """The transformer. Independent of tokens, tasks, losses and files. B batch, T time, D width."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
 
 from onebase.errors import UserError
+from onebase.model.adaptive import adapted
 from onebase.model.attention import Attention
 from onebase.model.cache import Cache, LayerCache
 from onebase.model.config import BlockConfig, TrunkConfig
@@ -48,7 +49,8 @@ class Block(nn.Module):
         before, behind = self.where != "out", self.where in ("sandwich", "out")
         norm = cfg.norms.norm
         self.attn_norm = Norm(norm, width) if cfg.norms.attn and before else nn.Identity()
-        self.ff_norm = Norm(norm, width) if before else nn.Identity()
+        ff_norm = norm if cfg.norms.ff_eps is None else replace(norm, eps=cfg.norms.ff_eps)
+        self.ff_norm = Norm(ff_norm, width) if before else nn.Identity()
         self.attn_out_norm = Norm(norm, width) if behind else None
         self.ff_out_norm = Norm(norm, width) if behind else None
         self.cross = CrossAttention(f"{site}.cross", cfg.cross, width, memory or width) if cfg.cross else None
@@ -57,6 +59,7 @@ class Block(nn.Module):
         self.attn_scale = Scale(width) if cfg.layer_scale else None
         self.cross_scale = Scale(width) if cfg.layer_scale and cfg.cross else None
         self.ff_scale = Scale(width) if cfg.layer_scale else None
+        self.adapt = Proj(f"{site}.adapt", width, 6 * width, True) if cfg.adaptive else None
 
     def forward(
         self,
@@ -67,7 +70,10 @@ class Block(nn.Module):
         routing: AdapterRouting | None = None,
         memory: tuple[KeysValues, Lowered] | None = None,
         tokens: TokenGroups | None = None,
+        condition_BD: Tensor | None = None,
     ) -> Tensor:
+        if self.adapt is not None:
+            return self._adapted(x_BTD, rope, lowered, cache, routing, tokens, condition_BD)
         post = self.where == "post"
         a_BTD = self.attn(x_BTD if post else self.attn_norm(x_BTD), rope, lowered, cache, routing)
         x_BTD = self._sum(x_BTD, a_BTD, self.attn_scale, self.attn_norm if post else None, self.attn_out_norm)
@@ -77,6 +83,24 @@ class Block(nn.Module):
             x_BTD = self._sum(x_BTD, c_BTD, self.cross_scale, after, self.cross_out_norm)
         f_BTD = self._feed_forward(x_BTD if post else self.ff_norm(x_BTD), tokens, routing)
         return self._sum(x_BTD, f_BTD, self.ff_scale, self.ff_norm if post else None, self.ff_out_norm)
+
+    def _adapted(
+        self,
+        x_BTD: Tensor,
+        rope: tuple[Tensor, Tensor] | None,
+        lowered: Lowered,
+        cache: LayerCache | None,
+        routing: AdapterRouting | None,
+        tokens: TokenGroups | None,
+        condition_BD: Tensor | None,
+    ) -> Tensor:
+        """`forward` where both parts are shifted, scaled and gated by the conditions."""
+        assert self.adapt is not None and condition_BD is not None, "an adaptive block is given no conditions"
+        attn, ff = adapted(self.adapt, condition_BD, routing)
+        a_BTD = self.attn(attn.shifted(self.attn_norm(x_BTD)), rope, lowered, cache, routing)
+        x_BTD = torch.addcmul(x_BTD, attn.gate_B1D, a_BTD)
+        f_BTD = self._feed_forward(ff.shifted(self.ff_norm(x_BTD)), tokens, routing)
+        return torch.addcmul(x_BTD, ff.gate_B1D, f_BTD)
 
     def _feed_forward(
         self, x_BTD: Tensor, tokens: TokenGroups | None, routing: AdapterRouting | None
@@ -152,13 +176,14 @@ class Trunk(nn.Module):
         cache: Cache | None = None,
         routing: AdapterRouting | None = None,
         memory: Memory | None = None,
+        condition_BLD: Tensor | None = None,
         taps: Sequence[int] = (),
         impl: str = "auto",
     ) -> TrunkOutput:
         """Run the blocks on x [B, T, D]; with a cache, T are only the new tokens, and keys include the cached ones.
 
         memory: input of cross-attention; tokens attend to the memory with the same document number. A cache stores its keys and values:
-        later calls with that cache need no memory.
+        later calls with that cache need no memory. condition: of adaptive blocks, a vector for each of them or one for all.
         """
         mask = self.default_mask() if mask is None else mask
         if cache is not None and cache.cols is not None:
@@ -212,7 +237,8 @@ class Trunk(nn.Module):
                     if memories is None or block.cross is None
                     else (_memory_keys(block, memory, layer, routing), memories)
                 )
-                x_BTD = block(x_BTD, rotated, seen, layer, routing, read, tokens)
+                at = None if condition_BLD is None else condition_BLD[:, min(i, condition_BLD.shape[1] - 1)]
+                x_BTD = block(x_BTD, rotated, seen, layer, routing, read, tokens, at)
             if i in taps:
                 kept[i] = x_BTD
         return TrunkOutput(x_BTD if self.final_norm is None else self.final_norm(x_BTD), kept)
@@ -259,14 +285,15 @@ def _memory_keys(
 
 @torch.no_grad()
 def init_trunk(trunk: Trunk, generator: torch.Generator) -> None:
-    """Normal(0, std) projections, plain norms; with `zero_out` the projections that end a residual branch start at zero."""
+    """Normal(0, std) projections, plain norms; with `zero_out` the projections that end a residual branch start at zero, and always those of
+    adaptive norms, so that their blocks start as the identity (adaLN-Zero)."""
     for name, module in trunk.named_modules():
         if isinstance(module, Norm):
             module.reset()
         elif isinstance(module, Proj):
             assert module.weight is not None
             last = name.rsplit(".", 1)[-1]
-            if trunk.cfg.init.zero_out and last in ("o", "down"):
+            if last == "adapt" or (trunk.cfg.init.zero_out and last in ("o", "down")):
                 nn.init.zeros_(module.weight)
             else:
                 nn.init.normal_(module.weight, 0.0, trunk.cfg.init.std, generator)

@@ -12,6 +12,7 @@ from onebase.data.labelled import Data, Fetched
 from onebase.errors import UserError
 from onebase.formats.card import note_card
 from onebase.formats.ctranslate2.whisper import open_ctranslate2
+from onebase.formats.diffusers.open import open_pipeline
 from onebase.formats.gguf import open_base as open_gguf
 from onebase.formats.hf.base import layout_of, open_folder
 from onebase.formats.hf.tokenizer_files import with_end_of_turn
@@ -20,7 +21,14 @@ from onebase.formats.hub import datasets, models
 from onebase.formats.hub.models import fetch
 from onebase.formats.hub.names import is_name
 from onebase.formats.peft.folder import Target
-from onebase.formats.recognise import FORMATS_IN, is_ctranslate2, is_folder, is_gguf, is_peft
+from onebase.formats.recognise import (
+    FORMATS_IN,
+    is_ctranslate2,
+    is_folder,
+    is_gguf,
+    is_peft,
+    is_pipeline,
+)
 from onebase.methods.config import AdapterConfig, part_field
 from onebase.methods.folder import AdapterParts, bound_to, load_adapter
 from onebase.methods.peft import read
@@ -31,6 +39,10 @@ from onebase.opening.find import find_base
 
 def _open_hf(path: Path, hashes: bool) -> LoadedBase:
     return open_folder(path, hashes=hashes)
+
+
+def _open_pipeline(path: Path, hashes: bool) -> LoadedBase:
+    return open_pipeline(path, hashes=hashes)
 
 
 def _open_ctranslate2(path: Path, hashes: bool) -> LoadedBase:
@@ -49,6 +61,7 @@ OPENERS: Mapping[Callable[[Path], bool], Callable[[Path, bool], LoadedBase]] = {
     is_ctranslate2: _open_ctranslate2,
     is_folder: _open_hf,
     is_gguf: _open_gguf,
+    is_pipeline: _open_pipeline,
 }
 """The function that opens each format, by the one that recognises it (`formats.recognise`). Its flag: hash every file for the record."""
 

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from onebase.artifact.tensors import DTYPES
 from onebase.errors import ArtifactError
-from onebase.formats.hf.files import CONFIG, INDEX, WEIGHTS, read_json
+from onebase.formats.hf.files import CONFIG, WEIGHTS, read_json
 from onebase.formats.hf.unsupported import no_weights, pointer
 from onebase.formats.raw_tensors import read_tensor
 from onebase.formats.rules import Shape
@@ -31,12 +31,13 @@ class HFFolder:
     """The tensors of a folder. Raises ArtifactError for missing or damaged files, and for paths outside the folder.
 
     listed: names that are in the index but in no shard; unlisted: the reverse (the rules of the `Family` decide whether they matter); notices:
-    what was ignored."""
+    what was ignored. weights: the file with the tensors, where it is not split in shards."""
 
     fresh = True
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, weights: str = WEIGHTS) -> None:
         self.path, self.where = path, str(path)
+        self.weights, self.index = weights, f"{weights}.index.json"
         self.listed: frozenset[str] = frozenset()
         self.unlisted: frozenset[str] = frozenset()
         self.notices: list[str] = []
@@ -85,30 +86,34 @@ class HFFolder:
     def _files(self) -> list[Path]:
         """The weight files: the single one, or the shards of the index. Raises ArtifactError if there are both, because it is not clear which count
         (transformers reads the single file; programs that follow the index read the shards)."""
-        one = self.path / WEIGHTS
-        if not (self.path / INDEX).is_file():
+        one = self.path / self.weights
+        if not (self.path / self.index).is_file():
             if not one.is_file():
-                raise no_weights(self.path, f"{WEIGHTS} nor {INDEX}")
+                raise no_weights(self.path, f"{self.weights} nor {self.index}")
             return [one]
-        index = read_json(self.path / INDEX)
+        index = read_json(self.path / self.index)
         table = index.get("weight_map")
         if not isinstance(table, dict) or not table:
-            raise ArtifactError(f"{self.path / INDEX} has no weight_map", "take an intact copy of the folder")
+            raise ArtifactError(
+                f"{self.path / self.index} has no weight_map", "take an intact copy of the folder"
+            )
         names = sorted({str(x) for x in table.values()})
         for name in names:
             if Path(name).name != name or not name.endswith(".safetensors") or len(name) > 255:
                 raise ArtifactError(
-                    f"{self.path / INDEX} has the shard {name[:300]!r}",
+                    f"{self.path / self.index} has the shard {name[:300]!r}",
                     "a shard must be a .safetensors file in the same folder",
                 )
         there = [name for name in names if (self.path / name).is_file()]
-        if one.is_file() and WEIGHTS not in names:
+        if one.is_file() and self.weights not in names:
             if there:
                 raise ArtifactError(
-                    f"{self.path} has two sets of weights: {WEIGHTS}, and {there[0]} by {INDEX}",
+                    f"{self.path} has two sets of weights: {self.weights}, and {there[0]} by {self.index}",
                     "remove the outdated one (transformers reads the first)",
                 )
-            self.notices.append(f"no shard of {INDEX} is there: {WEIGHTS} is read, as in transformers")
+            self.notices.append(
+                f"no shard of {self.index} is there: {self.weights} is read, as in transformers"
+            )
             return [one]
         if missing := [name for name in names if name not in there]:
             raise ArtifactError(
@@ -154,14 +159,16 @@ def read_entries(file: Path) -> dict[str, TensorEntry]:
         ) from None
 
 
-def save_folder(path: Path, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
-    """Write config.json and model.safetensors into an existing folder."""
+def save_folder(
+    path: Path, config: Mapping[str, Any], tensors: Mapping[str, Tensor], weights: str = WEIGHTS
+) -> None:
+    """Write config.json and the tensors into an existing folder."""
     from onebase.artifact.tensors import save_tensors
 
     dtypes = {str(t.dtype).removeprefix("torch.") for t in tensors.values() if t.is_floating_point()}
     tree = dict(config) | ({"dtype": dtypes.pop()} if len(dtypes) == 1 else {})
     (path / CONFIG).write_text(json.dumps(tree, indent=2) + "\n", encoding="utf-8")
-    save_tensors(path / WEIGHTS, tensors)
+    save_tensors(path / weights, tensors)
 
 
 def appear(out: Path, write: Callable[[Path], None]) -> None:

@@ -15,7 +15,7 @@ POINTER = b"version https://git-lfs.github.com/spec/"
 MAX_NAMES = 10_000
 SAM = ("sam", "sam_hq", "sam2", "sam2_video", "sam3", "sam3_video")
 _OTHER = "give the same model as a Hugging Face folder (config.json and *.safetensors) or a .gguf file"
-_NONE = "give a model that reads text, images or audio"
+_PIPELINE = "give the folder of a whole DiTPipeline, the one with model_index.json (docs/drawing.md); other pipelines are not supported"
 _CLIP = "give the same model in the transformers format (config.json with model_type clip, *.safetensors)"
 _TRAINED = "give the model that the training saved (save_pretrained; for DeepSpeed zero_to_fp32.py --safe_serialization)"
 _META = (
@@ -24,8 +24,8 @@ _META = (
 )
 # The first match counts; one of the patterns must match: (patterns, what it is, what to give).
 _PUBLISHED: tuple[tuple[Sequence[str], str, str], ...] = (
-    (("model_index.json",), "is a diffusers pipeline, which generates images", _NONE),
-    (("diffusion_pytorch_model*",), "is a part of a diffusers pipeline", _NONE),
+    (("model_index.json",), "is a diffusers pipeline, which is not fetched by name", _PIPELINE),
+    (("diffusion_pytorch_model*",), "is a part of a diffusers pipeline", _PIPELINE),
     (("open_clip_*",), "has a CLIP model in the OpenCLIP format", _CLIP),
     (
         ("params.json", "consolidated*", "tokenizer.model.v*"),
@@ -124,8 +124,9 @@ def no_weights(path: Path, wanted: str) -> ArtifactError:
 def no_model_type(config: dict[str, Any], where: str) -> ArtifactError | None:
     """The error for a config.json without `model_type`; None if its format is not recognised."""
     if "_class_name" in config or "_diffusers_version" in config:
-        what = f"of a part of a diffusers pipeline ({config.get('_class_name')})"
-    elif "pretrained_cfg" in config or ("architecture" in config and "num_features" in config):
+        part = f"{where} is of a part of a diffusers pipeline ({config.get('_class_name')})"
+        return ArtifactError(part, _PIPELINE)
+    if "pretrained_cfg" in config or ("architecture" in config and "num_features" in config):
         what = f"of a timm model ({config.get('architecture')})"
     elif "model_cfg" in config and "preprocess_cfg" in config:
         what = "of a CLIP model in the OpenCLIP format"

@@ -193,11 +193,14 @@ class HasBlock(Protocol):
     cross: nn.Module | None
     attn_scale: nn.Module | None
     residual: float
+    adapt: nn.Module | None
 
 
 def bound(block: HasBlock, dtype: torch.dtype, fused: Fused) -> Step | None:
     """A block as one function in `dtype`; None where it has parts that these functions do not support."""
     if block.cross is not None or block.attn_scale is not None or block.residual != 1.0:
+        return None
+    if block.adapt is not None:
         return None
     outs = bound_norm(block.attn_out_norm, fused), bound_norm(block.ff_out_norm, fused)
     attn, ff = bound_attention(block.attn, dtype, fused), bound_feedforward(block.ff, dtype, fused)

@@ -65,7 +65,7 @@ def parts_of(block: HasBlock, fused: Fused) -> Any:
     if block.cross is not None or block.attn_scale is not None or block.where in ("post", "out"):
         return None
     attn, ff, module = block.attn, block.ff, direct()
-    if block.residual != 1.0 or attn.cfg.qk_norm_whole:
+    if block.residual != 1.0 or attn.cfg.qk_norm_whole or block.adapt is not None:
         return None
     if module is None or ff.gate_up is None or ff.cfg.activation not in fused.CURVES:
         return None

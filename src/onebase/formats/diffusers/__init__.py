@@ -1,0 +1,1 @@
+"""Pipelines of diffusers that draw with a transformer: opened and written."""
