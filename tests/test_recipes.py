@@ -20,7 +20,7 @@ NAMES = [p.stem for p in RECIPES]
 
 
 def test_all_recipes_are_here() -> None:
-    assert {"tiny", "infill", "portable", "small-cpu", "124m", "bert", "protein", "flow"} <= set(NAMES)
+    assert {"tiny", "infill", "portable", "small-cpu", "124m", "bert", "protein", "flow", "native", "native-1b"} <= set(NAMES)
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=NAMES)
@@ -63,6 +63,7 @@ def test_one_step_end_to_end(path: Path, tmp_path: Path) -> None:
         data__dataset=None,
         data__sources=sources,
         data__holdout=0.1,
+        data__repeat={},
         model__width=32,
         model__depth=2,
         model__head_dim=16,
