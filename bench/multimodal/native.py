@@ -239,9 +239,17 @@ def spoken(base: Any, data: Path, each: int, cfg: Any, out: Path) -> Row:
     return {"recognised": rate(right.tolist()), "real": rate(ceiling.tolist()), "of": len(files)}
 
 
-def bits(base: Any) -> dict[str, float]:
-    names = ("dialogue", "code", "prose", "proteins")
-    return {n: base.record.get(f"heldout_bits_per_byte.{n}").value for n in names}
+def bits(base: Any, data: Path) -> dict[str, float]:
+    """Bits per byte of all held-out documents of each source of text, the same for each base."""
+    from onebase.data.sources import Document
+    from onebase.evaluation.likelihood import by_source, document_ids, nats_of
+
+    documents = []
+    for name in ("dialogue", "code", "prose"):
+        rows = [json.loads(line) for line in (data / f"{name}.jsonl").read_text().splitlines()]
+        documents += [Document(r["text"], name, id=r["id"]) for r in rows if r["split"] == "holdout"]
+    found = by_source(nats_of(base.loaded, document_ids(base.loaded, documents), length=256))
+    return {name: score.value for name, score in found.items()}
 
 
 def main() -> None:
@@ -290,7 +298,7 @@ def main() -> None:
         "digits": lambda: table(base, twin, digits, digits_test, "image", lambda rows: pixels([r["image"] for r in rows]), (1, 5, 10, 0)),
         "digits_lora": digits_by_lora,
         "text": lambda: {
-            k: bits(onebase.load(p)) for k, p in (("joint", args.base), ("text", args.text), ("shared", args.shared)) if p is not None
+            k: bits(onebase.load(p), args.data) for k, p in (("joint", args.base), ("text", args.text), ("shared", args.shared)) if p is not None
         },
     }  # fmt: skip
     results: Row = {
