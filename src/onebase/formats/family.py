@@ -62,7 +62,7 @@ def _plain_codec(codec: CodecConfig) -> CodecConfig:
     if isinstance(codec, TextCodecConfig):
         return replace(codec, embed_std=0.02, head_std=0.02)
     if isinstance(codec, ImageCodecConfig):
-        return replace(codec, pixels=PixelsConfig())
+        return replace(codec, pixels=PixelsConfig(), starts="random")
     return codec
 
 
