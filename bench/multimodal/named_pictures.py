@@ -1,7 +1,7 @@
 """Drawn pictures with names and keywords, from packages: npm openmoji, Debian openclipart-png with the titles of openclipart-svg, and
 tuxpaint-stamps-default.
 
-`write` makes an imagefolder of them: small PNG files and `metadata.jsonl` with two captions for each picture (its name; its name and keywords). Names
+`write` makes small PNG files of them and JSON lines with two captions for each picture (its name; its name and keywords). Names
 are held out whole: no picture of a held-out name, and no copy of such a picture under another name, is in the training data.
 """
 
@@ -22,6 +22,7 @@ TEST = 0.12
 """Share of the names that are held out."""
 TAGS = 8
 """Keywords of a caption, at most."""
+CAPTIONS = "captions.jsonl"
 DC, RDF = "{http://purl.org/dc/elements/1.1/}", "{http://www.w3.org/1999/02/22-rdf-syntax-ns#}"
 
 
@@ -118,8 +119,8 @@ def is_test(name: str) -> bool:
 
 
 def write(root: Path, out: Path, most: int | None = None) -> dict[str, int]:
-    """Write `train/`, an imagefolder, and `test.jsonl` with the held-out pictures; `train.jsonl` has one row of each training picture. root: the
-    folder of the unpacked packages. Returns counts."""
+    """Write CAPTIONS, a source of kind jsonl, and `test.jsonl` with the held-out pictures; `train.jsonl` has one row of each training picture. root:
+    the folder of the unpacked packages. Returns counts."""
     found = [*openmoji(root), *openclipart(root), *tuxpaint(root)]
     found = found[:: max(1, len(found) // most)] if most else found
     (out / "train").mkdir(parents=True)
@@ -135,10 +136,11 @@ def write(root: Path, out: Path, most: int | None = None) -> dict[str, int]:
         name = f"{side}/{len(seen)}.png"
         picture.save(out / name)
         rows[side].append({"file_name": name, "name": one.name, "caption": one.caption, "source": one.source})
-    with (out / "train" / "metadata.jsonl").open("w", encoding="utf-8") as f:
+    with (out / CAPTIONS).open("w", encoding="utf-8") as f:
         for row in rows["train"]:
             for text in dict.fromkeys((row["name"], row["caption"])):
-                f.write(json.dumps({"file_name": Path(row["file_name"]).name, "text": text}) + "\n")
+                parts = [{"type": "image", "path": row["file_name"]}, {"type": "text", "text": text}]
+                f.write(json.dumps({"text": parts}) + "\n")
     for side, mine in rows.items():
         (out / f"{side}.jsonl").write_text("".join(json.dumps(r) + "\n" for r in mine), encoding="utf-8")
     return {side: len(mine) for side, mine in rows.items()} | {
