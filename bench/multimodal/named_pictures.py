@@ -90,7 +90,9 @@ def tuxpaint(root: Path) -> Iterator[Named]:
         lines = told.read_text(encoding="utf-8", errors="replace").splitlines()
         name = words(lines[0]) if lines else ""
         if path is not None and name:
-            yield Named(path, name, listed(",".join(told.relative_to(stamps).parts[:-1][::-1]), name), "tuxpaint")
+            yield Named(
+                path, name, listed(",".join(told.relative_to(stamps).parts[:-1][::-1]), name), "tuxpaint"
+            )
 
 
 def small(path: Path) -> Any:
@@ -127,7 +129,9 @@ def write(root: Path, out: Path, most: int | None = None) -> dict[str, int]:
     (out / "test").mkdir()
     rows: dict[str, list[dict[str, str]]] = {"train": [], "test": []}
     seen: dict[bytes, str] = {}
-    for one in sorted(found, key=lambda n: not is_test(n.name)):  # held-out ones first: their copies are then dropped
+    for one in sorted(
+        found, key=lambda n: not is_test(n.name)
+    ):  # held-out ones first: their copies are then dropped
         picture = small(one.path)
         if picture is None or (digest := hashlib.sha256(picture.tobytes()).digest()) in seen:
             continue
