@@ -33,11 +33,12 @@ EXAMPLES: dict[str, tuple[bool | str, str]] = {
     "serve_and_ask": (True, "chat, streamed:"),
     "structured_output": (True, "dish and guests:"),
     "draw_digits": (False, "digits that it has not seen"),
+    "train_clip": (False, "nearest to 'a blue square and a red square'"),
     "segment_shapes": (False, "which it has never seen"),
     "own_objective": (False, "nats per token over 15 steps"),
 }
 
-SHORTER = {"draw_digits": ["20"], "segment_shapes": ["10"]}
+SHORTER = {"draw_digits": ["20"], "segment_shapes": ["10"], "train_clip": ["10"]}
 """Arguments with which an example that trains for minutes ends in seconds."""
 
 

@@ -110,7 +110,7 @@ def ours(side: str, steps: int) -> Timed:
     from onebase.data.captions import content
     from onebase.data.sources import MediaFile
     from onebase.modality.text.sample import Media, Tokens
-    from onebase.objective.pairs import Pairs
+    from onebase.objective.pairs import CaptionPairs
 
     head = WIDTH // HEADS
     text = TextShape(
@@ -141,7 +141,7 @@ def ours(side: str, steps: int) -> Timed:
             at = step % (steps + 1) * PAIRS
             return rows[at : at + PAIRS]
 
-    objective = Pairs(CONTEXT, END, base.image, files.__getitem__)
+    objective = CaptionPairs(CONTEXT, END, base.image, files.__getitem__)
     return timed_run(
         base, objective, Order(), steps, PAIRS, CONTEXT, muon=False, compiled=side != "ours_eager"
     )

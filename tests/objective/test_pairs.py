@@ -25,7 +25,7 @@ from onebase.draws import Draws
 from onebase.modality.image.augment import Augment, augmented
 from onebase.modality.text.sample import Media, Tokens
 from onebase.objective.image_text import pair_loss
-from onebase.objective.pairs import Pairs, ended, pair_vectors, the_link
+from onebase.objective.pairs import CaptionPairs, ended, pair_vectors, the_link
 
 END, LENGTH = 1, 12
 ROOT = Path(__file__).parents[2]
@@ -52,10 +52,10 @@ def small(loss: Literal["softmax", "sigmoid"] = "softmax") -> BaseModel:
     return model
 
 
-def given(model: BaseModel, count: int = 8, **changes: Any) -> tuple[Pairs, list[Row]]:
+def given(model: BaseModel, count: int = 8, **changes: Any) -> tuple[CaptionPairs, list[Row]]:
     """An objective, and pairs; the last has the caption of the first, and the picture of the second."""
     known = files(count)
-    objective = Pairs(LENGTH, END, model.cfg.image, known.__getitem__, Augment())
+    objective = CaptionPairs(LENGTH, END, model.cfg.image, known.__getitem__, Augment())
     rng, rows = np.random.default_rng(0), list[Row]()
     names = [*list(known)[:-1], list(known)[1]]
     for i, digest in enumerate(names):
@@ -66,7 +66,9 @@ def given(model: BaseModel, count: int = 8, **changes: Any) -> tuple[Pairs, list
     return replace(objective, **changes), rows
 
 
-def gradients(model: BaseModel, objective: Pairs, rows: list[Row]) -> tuple[float, dict[str, torch.Tensor]]:
+def gradients(
+    model: BaseModel, objective: CaptionPairs, rows: list[Row]
+) -> tuple[float, dict[str, torch.Tensor]]:
     model.zero_grad()
     nats, n = objective.losses(model, objective.batch(rows, 0))["contrastive"]
     (nats / n).backward()

@@ -164,7 +164,7 @@ def test_long_captions_end_with_the_end_token(tmp_path: Path) -> None:
 def test_counted_flops_are_those_of_the_formula(room: Any) -> None:
     from onebase.base.model import BaseModel
     from onebase.objective.base import Batch, TrunkInput
-    from onebase.objective.pairs import Pairs, packed_captions
+    from onebase.objective.pairs import CaptionPairs, packed_captions
 
     cfg = made(recipe(room[0])).base()
     model = BaseModel(cfg)
@@ -177,5 +177,5 @@ def test_counted_flops_are_those_of_the_formula(room: Any) -> None:
         {"last 0": last, "text": torch.arange(4), "image": torch.arange(4)},
         {"contrastive": 4},
     )
-    counted = counted_flops(model, Pairs(16, 1, cfg.image, None), batch) / 64  # type: ignore[arg-type]
+    counted = counted_flops(model, CaptionPairs(16, 1, cfg.image, None), batch) / 64  # type: ignore[arg-type]
     assert counted == pytest.approx(base_flops(cfg, 16), rel=0.15)

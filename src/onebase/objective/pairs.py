@@ -35,7 +35,7 @@ MOST = 100.0
 
 
 @dataclass(frozen=True)
-class Pairs:
+class CaptionPairs:
     """A row is one caption with one picture beside it. Pairs with the same caption, or the same picture, are not each other's negatives.
 
     length: tokens of a packed row, and of the longest caption; a longer one ends there, with `end`. media: a file by the hash of its bytes.

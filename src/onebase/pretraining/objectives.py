@@ -161,13 +161,13 @@ def _mixed(cfg: MixedConfig, run: Setting) -> Objective:
 
 
 def _contrastive(cfg: ContrastiveConfig, run: Setting) -> Objective:
-    from onebase.objective.pairs import Pairs
+    from onebase.objective.pairs import CaptionPairs
 
     assert run.base is not None and run.media is not None, (
         "a run passes the config of its base, and its media"
     )
     end = run.tokenizer.framed([])[-1]
-    return Pairs(run.length, end, run.base.image, run.media, cfg.augment, run.seed, run.micro)
+    return CaptionPairs(run.length, end, run.base.image, run.media, cfg.augment, run.seed, run.micro)
 
 
 def _recall(most: int) -> Callable[[LoadedBase, Heldout], dict[str, Score]]:
