@@ -1,4 +1,5 @@
-"""Steps of two training loops, timed alike: the Hugging Face Trainer's and ours. Used by train_throughput.py and multimodal/masked.py.
+"""Steps of two training loops, timed alike: the Hugging Face Trainer's and ours. Used by train_throughput.py, multimodal/masked.py
+and multimodal/contrastive.py.
 
 A step is timed from its begin to the next one: data, forward, backward, clipping, optimizer, log. Wall time.
 """
@@ -60,11 +61,7 @@ def our_steps(
     that length."""
     import numpy as np
 
-    from onebase.base.model import BaseModel
     from onebase.modality.text import Tokens
-    from onebase.train.callbacks import NoCallback, StepInfo
-    from onebase.train.config import AdamWConfig, MuonConfig, TrainConfig
-    from onebase.train.loop import Job, run
 
     if not isinstance(ids, list):
         learnt = np.ones(ids.shape[1], np.bool_)
@@ -77,6 +74,18 @@ def our_steps(
         def rows(self, step: int) -> list[list[Tokens]]:
             at = step % (steps + 1) * rows
             return [[row] for row in ids[at : at + rows]]
+
+    return timed_run(base, objective(np), Rows(), steps, rows, length, muon=muon, compiled=compiled)
+
+
+def timed_run(
+    base: Any, objective: Any, order: Any, steps: int, rows: int, length: int, *, muon: bool, compiled: bool
+) -> Timed:
+    """Ours, of a base by its config, with an objective on the rows of an order."""
+    from onebase.base.model import BaseModel
+    from onebase.train.callbacks import NoCallback, StepInfo
+    from onebase.train.config import AdamWConfig, MuonConfig, TrainConfig
+    from onebase.train.loop import Job, run
 
     marks: list[float] = []
 
@@ -99,7 +108,7 @@ def our_steps(
         device="cpu",
         compile=compiled,
     )
-    result = run(Job(model, objective(np), Rows(), train, callbacks=(Clock(),)))
+    result = run(Job(model, objective, order, train, callbacks=(Clock(),)))
     return (
         [b - a for a, b in itertools.pairwise(marks)],
         result.losses,

@@ -35,11 +35,12 @@ EXAMPLES: dict[str, tuple[bool | str, str]] = {
     "draw_digits": (False, "digits that it has not seen"),
     "draw_shapes": (False, "have the colour"),
     "open_pipeline": (False, "draws the same in diffusers, within"),
+    "train_clip": (False, "nearest to 'a blue square and a red square'"),
     "segment_shapes": (False, "which it has never seen"),
     "own_objective": (False, "nats per token over 15 steps"),
 }
 
-SHORTER = {"draw_digits": ["20"], "segment_shapes": ["10"], "draw_shapes": ["5"]}
+SHORTER = {"draw_digits": ["20"], "segment_shapes": ["10"], "draw_shapes": ["5"], "train_clip": ["10"]}
 """Arguments with which an example that trains for minutes ends in seconds."""
 NEEDS = {"open_pipeline": "diffusers"}
 """Packages without which an example is skipped."""

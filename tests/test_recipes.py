@@ -13,6 +13,7 @@ from onebase import config
 from onebase.base.config import base_parameters, text_base
 from onebase.pretraining.recipe import Recipe
 from onebase.train.callbacks import read_log
+from tests.captioned import shapes
 
 ROOT = Path(__file__).parents[1]
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
@@ -20,7 +21,21 @@ NAMES = [p.stem for p in RECIPES]
 
 
 def test_all_recipes_are_here() -> None:
-    assert {"tiny", "infill", "portable", "small-cpu", "124m", "bert", "protein", "flow", "native", "native-1b"} <= set(NAMES)
+    assert {
+        *(
+            "tiny",
+            "infill",
+            "portable",
+            "small-cpu",
+            "124m",
+            "bert",
+            "protein",
+            "flow",
+            "clip",
+            "native",
+            "native-1b",
+        )
+    } <= set(NAMES)
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=NAMES)
@@ -57,6 +72,9 @@ def test_one_step_end_to_end(path: Path, tmp_path: Path) -> None:
         (tmp_path / "texts" / f"{i}.txt").write_text(f"Text {i} says: {i * 7919} and no more.\n" * 3)
     listed = ("code", "tests", "docs")  # names that infill asks for
     sources = [{"name": n, "kind": "folder", "path": str(tmp_path / "texts")} for n in listed]
+    if pairs := config.load(Recipe, path).image is not None:
+        shapes(tmp_path / "pictures", 40)
+        sources = [{"name": "pictures", "kind": "imagefolder", "path": str(tmp_path / "pictures")}]
     base = onebase.pretrain(
         path,
         out=tmp_path / "run",
@@ -83,7 +101,9 @@ def test_one_step_end_to_end(path: Path, tmp_path: Path) -> None:
     assert base.name == path.stem
     assert len(read_log(tmp_path / "run" / "log.jsonl")) == 1
     assert onebase.load(tmp_path / "run").fingerprint == base.fingerprint
-    if base.config.trunks["text"].direction == "causal":
+    if pairs:
+        assert len(base.embed(["Text"])[0]) == base.config.links[0].pair.width
+    elif base.config.trunks["text"].direction == "causal":
         assert base.generate("Text", max_tokens=2) is not None
     else:
         assert len(base.embed(["Text"])[0]) == 32

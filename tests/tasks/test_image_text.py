@@ -64,10 +64,10 @@ def test_plans_and_bad_pairs(room: Any, tmp_path: Path) -> None:
 def test_the_losses_by_hand() -> None:
     """Two pairs: softmax both ways, or a decision for each; the same text twice is no negative."""
     z = torch.tensor([[2.0, 0.5], [1.0, 3.0]])
-    other = torch.tensor([0, 1])
+    none, both = torch.eye(2).bool(), torch.ones(2, 2).bool()
     rows = -z.log_softmax(1).diagonal().sum()
     columns = -z.log_softmax(0).diagonal().sum()
-    torch.testing.assert_close(pair_loss(z, other, False), (rows + columns) / 2)
+    torch.testing.assert_close(pair_loss(z, z, none, 0, False), (rows + columns) / 2)
     signs = torch.tensor([[1.0, -1.0], [-1.0, 1.0]])
-    torch.testing.assert_close(pair_loss(z, other, True), torch.nn.functional.softplus(-signs * z).sum())
-    assert float(pair_loss(z, torch.tensor([0, 0]), False)) == 0.0
+    torch.testing.assert_close(pair_loss(z, z, none, 0, True), torch.nn.functional.softplus(-signs * z).sum())
+    assert float(pair_loss(z, z, both, 0, False)) == 0.0

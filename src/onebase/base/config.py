@@ -7,7 +7,7 @@ from onebase.base.links import Link, link_parameters
 from onebase.config import config
 from onebase.errors import ConfigError
 from onebase.modality.audio.config import AudioCodecConfig
-from onebase.modality.image.config import ImageCodecConfig, PoolConfig
+from onebase.modality.image.config import ImageCodecConfig, PoolConfig, image_vectors
 from onebase.modality.kinds import CODECS, CodecConfig
 from onebase.modality.latents.config import LatentsConfig
 from onebase.modality.patches.config import PatchConfig
@@ -223,10 +223,14 @@ def base_parameters(cfg: BaseConfig) -> int:
 
 def base_flops(cfg: BaseConfig, length: int) -> float:
     """Training FLOPs per token of a text base in rows of `length`: forward and backward (three forwards), head included. For a base without
-    text: per vector of an image or of latents."""
+    text: per vector of an image or of latents. With a picture beside each row (a link `pair`): per token of the row, picture included."""
     if "text" not in cfg.codecs:
         return 3.0 * count.forward_flops(
             cfg.trunks["latents" if "latents" in cfg.codecs else "image"], length
         )
     trunk = cfg.trunks["text"]
+    if cfg.link("pair") is not None and "image" in cfg.codecs:
+        vectors = image_vectors(cfg.image)
+        picture = vectors * count.forward_flops(cfg.trunks["image"], vectors)
+        return 3.0 * (count.forward_flops(trunk, length) + picture / length)
     return 3.0 * (count.forward_flops(trunk, length) + 2.0 * cfg.text.vocab_size * trunk.width)

@@ -1,5 +1,6 @@
 """The learned modules of links between trunks. B batch, T vectors of the source, D its width, N output vectors, E the target's width."""
 
+import math
 from typing import Literal
 
 import torch
@@ -69,6 +70,18 @@ class PairLink(nn.Module):
         self.scale = nn.Parameter(torch.zeros(()))
         self.shift = nn.Parameter(torch.zeros(())) if cfg.shift else None
 
+    @torch.no_grad()
+    def reset(self, generator: torch.Generator) -> None:
+        """Initialise: normal matrices that keep the size of a vector, and the temperature of CLIP (scores are cosines / 0.07) or temperature and bias of SigLIP."""
+        for matrix in (self.src, self.dst):
+            if matrix is not None:
+                nn.init.normal_(matrix.weight, 0.0, matrix.in_features**-0.5, generator)
+                if matrix.bias is not None:
+                    nn.init.zeros_(matrix.bias)
+        self.scale.fill_(math.log(1 / 0.07 if self.shift is None else 10.0))
+        if self.shift is not None:
+            self.shift.fill_(-10.0)
+
     def texts(self, hidden_BTD: Tensor, live_BT: Tensor) -> Tensor:
         """fp32 unit vectors of texts from their states. live: false for padding, true at least once in every row."""
         return self.placed(pooled(hidden_BTD, live_BT, self.cfg.pool), "dst")
@@ -79,9 +92,10 @@ class PairLink(nn.Module):
         v_BE = pooled_BD if matrix is None else _linear(matrix, pooled_BD)
         return F.normalize(v_BE.float(), dim=-1)
 
-    def scores(self, src_BE: Tensor, dst_CE: Tensor) -> Tensor:
-        """Scores of every source against every target, [B, C]."""
-        z_BC = src_BE @ dst_CE.T * self.scale.float().exp()
+    def scores(self, src_BE: Tensor, dst_CE: Tensor, most: float | None = None) -> Tensor:
+        """Scores of every source against every target, [B, C]. most: the largest factor of a cosine (None: no limit)."""
+        factor = self.scale.float().exp()
+        z_BC = src_BE @ dst_CE.T * (factor if most is None else factor.clamp(max=most))
         return z_BC if self.shift is None else z_BC + self.shift.float()
 
     def probabilities(self, scores_BC: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from onebase.base.config import BaseConfig
-from onebase.base.link_modules import Connector, link_module
+from onebase.base.link_modules import Connector, PairLink, link_module
 from onebase.base.patches import Patches, grouped, with_patches
 from onebase.base.virtual_tokens import acting, fill_cache, shifted, with_soft_prompts
 from onebase.errors import ConfigError, UserError
@@ -107,7 +107,11 @@ class BaseModel(nn.Module):
             assert isinstance(codec, TextModule | ImageModule | AudioModule | PatchModule | LatentModule)
             codec.reset(generator)
         for name in sorted(self.links):
-            for p in self.links[name].parameters():
+            link = self.links[name]
+            if isinstance(link, PairLink):
+                link.reset(generator)
+                continue
+            for p in link.parameters():
                 if p.ndim == 2:
                     nn.init.normal_(p, 0.0, 0.02, generator)
                 else:

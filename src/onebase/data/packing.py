@@ -92,8 +92,9 @@ class RowPlan:
 
     Each epoch contains every token once, or as often as `repeat` says: its pieces are permuted and packed window by window, and the rows of a window are shuffled. A
     step may span two epochs. reserve: tokens left free per piece, for tokens that an objective adds. long: cut a document that does not
-    fit into pieces (pretraining), or refuse it (labelled samples). epochs: number of epochs (None: no end); the last step may be shorter.
-    repeat: how often an epoch contains the documents of a source, by its name (once where it is not named).
+    fit into pieces (pretraining), refuse it (labelled samples), or read only its beginning (`head`). packed: false for rows of one document each.
+    epochs: number of epochs (None: no end); the last step may be shorter. repeat: how often an epoch contains the documents of a source, by its name
+    (once where it is not named).
 
     Rows are packed when needed: `rows(step)` first packs the steps before it, once, at about 0.2 s per 100,000 pieces. Raises ConfigError
     for impossible sizes, DataError for a sample that is too long when `long="refuse"`.
@@ -107,7 +108,8 @@ class RowPlan:
         seed: int = 0,
         *,
         reserve: int = 0,
-        long: Literal["cut", "refuse"] = "cut",
+        long: Literal["cut", "refuse", "head"] = "cut",
+        packed: bool = True,
         epochs: int | None = None,
         repeat: Mapping[str, int] | None = None,
     ) -> None:
@@ -118,8 +120,10 @@ class RowPlan:
                 f"a row of {length} tokens with {reserve} reserved has no space for text", "raise the length"
             )
         self.tokenset, self.length, self.batch_size = tokenset, length, batch_size
-        self.seed, self.reserve, self.epochs = seed, reserve, epochs
+        self.seed, self.reserve, self.epochs, self.packed, self.long = seed, reserve, epochs, packed, long
         lengths = tokenset.lengths
+        if long == "head":
+            lengths = np.minimum(lengths, length - reserve)
         if long == "refuse" and (over := np.flatnonzero(lengths > length - reserve)).size:
             _refuse(tokenset, over, length - reserve)
         self._repeat = {name: times for name, times in (repeat or {}).items() if times != 1}
@@ -145,6 +149,8 @@ class RowPlan:
             self.seed,
             self.reserve,
         ]
+        parts += [] if self.packed else ["a row each"]
+        parts += ["head"] if self.long == "head" else []
         parts += [self._repeat] if self._repeat else []
         return sha256_bytes(canonical_json(parts).encode())
 
@@ -240,7 +246,7 @@ class RowPlan:
             return found
         epoch, nth = divmod(window, len(self._bounds) - 1)
         pieces = self._order(epoch)[self._bounds[nth] : self._bounds[nth + 1]]
-        row_of, count = pack(self._sizes[pieces], self.length)
+        row_of, count = pack(self._sizes[pieces], self.length) if self.packed else _single(len(pieces))
         by_row = np.argsort(row_of, kind="stable")
         rows = np.split(pieces[by_row], np.cumsum(np.bincount(row_of, minlength=count))[:-1])
         shuffled = [rows[i] for i in self._permutation(f"rows:{epoch}:{nth}", count)]
@@ -254,6 +260,11 @@ class RowPlan:
 
     def _permutation(self, what: str, count: int) -> Ints:
         return permutation(f"{self.seed}:{self.tokenset.fingerprint}", what, count)
+
+
+def _single(pieces: int) -> tuple[Ints, int]:
+    """As `pack`, with a row for each piece."""
+    return np.arange(pieces, dtype=np.int64), pieces
 
 
 def _keep(cache: OrderedDict[int, T], key: int, value: T) -> T:

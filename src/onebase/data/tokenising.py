@@ -13,10 +13,12 @@ from numpy.typing import NDArray
 from onebase.artifact.files import ArtifactWriter, canonical_json, write_atomic
 from onebase.artifact.raw import save_array
 from onebase.config_plain import to_dict
+from onebase.data.captions import CAPTIONED, caption_tokens, picture_row
 from onebase.data.dataset import Dataset
 from onebase.data.media_table import ROW, table_rows
 from onebase.data.sources import MARK, Document
 from onebase.errors import DataError
+from onebase.modality.image.config import ImageCodecConfig
 from onebase.modality.media import MEDIA
 from onebase.modality.patches.config import PatchConfig
 from onebase.modality.patches.tokens import MediaCodec
@@ -32,17 +34,22 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Tokenising:
-    """How the documents of a split become tokens. patches: the codecs of their media, by name."""
+    """How the documents of a split become tokens. patches: the codecs of their media, by name. pictures: of captions with pictures beside them."""
 
     dataset: Dataset
     split: str
     tokenizer: Tokenizer
     patches: Mapping[str, PatchConfig]
+    pictures: ImageCodecConfig | None = None
 
     @property
     def facts(self) -> dict[str, Any]:
         """What the result depends on."""
-        media = {"media": {k: to_dict(v) for k, v in self.patches.items()}} if self._has_media else {}
+        media: dict[str, Any] = {}
+        if self.pictures is not None:
+            media = {"captions": 1}  # a version: what tokens the captions become
+        elif self._has_media:
+            media = {"media": {k: to_dict(v) for k, v in self.patches.items()}}
         return {
             "schema": SCHEMA,
             "dataset": self.dataset.fingerprint,
@@ -56,10 +63,15 @@ class Tokenising:
 
     def check(self) -> None:
         """Raises DataError for an empty split, and for media without codecs."""
-        if self._has_media and not self.patches:
+        if self.pictures is not None and not self._has_media:
+            raise DataError(
+                f"{self.dataset.dir} has no images, and objective contrastive learns pictures with captions",
+                "give sources of kind imagefolder, webdataset, or parquet with images (docs/data.md)",
+            )
+        if self._has_media and not self.patches and self.pictures is None:
             raise DataError(
                 f"{self.dataset.dir} has images or audio, and this base reads text alone",
-                "list them in the recipe: modalities: [{kind: image_patches}], objective: {kind: mixed}; "
+                "list them in the recipe: modalities: [{kind: image_patches}], objective: {kind: mixed}; or learn captions by objective contrastive; "
                 "or prepare the sources of text by themselves",
             )
         if self.dataset.count(self.split) == 0:
@@ -83,7 +95,9 @@ class Tokenising:
                 parts.append(tokens.ids.astype(dtype))
                 lengths.append(len(tokens))
                 owners.append(sources.index(row["source"]))
-                if tokens.media:
+                if self.pictures is not None:
+                    media.append(picture_row(len(hashes), tokens))
+                elif tokens.media:
                     media.append(table_rows(len(hashes), tokens, list(self.patches)))
                 hashes.append(bytes.fromhex(row["hash"]))
             if not parts:
@@ -113,7 +127,8 @@ class Tokenising:
             numbers[order] = np.arange(len(order))
             found["document"] = numbers[found["document"].astype(np.int64)]
             save_array(writer.path("media.npy"), found[np.lexsort((found["start"], found["document"]))])
-            facts |= {"media": list(self.patches), "left_out": len(left_out)}
+            names_of = [CAPTIONED] if self.pictures is not None else list(self.patches)
+            facts |= {"media": names_of, "left_out": len(left_out)}
         write_atomic(writer.path("tokens.json"), canonical_json(facts).encode())
 
     def _read(self, shard: str, left_out: list[str]) -> Iterator[tuple[dict[str, Any], Tokens]]:
@@ -121,9 +136,10 @@ class Tokenising:
         end = [] if self.tokenizer.eos is None else [self.tokenizer.eos]
         codec = MediaCodec(TextCodec(self.tokenizer), self.patches)
         for rows in _chunks(self.dataset.rows(shard, self.split)):
-            if "media" in rows[0]:
+            if "media" in rows[0] or self.pictures is not None:
                 for row in rows:
-                    self._check_kinds(row)
+                    if self.pictures is None:
+                        self._check_kinds(row)
                     try:
                         yield row, self._with_media(codec, row)
                     except DataError as e:
@@ -143,8 +159,11 @@ class Tokenising:
                 )
 
     def _with_media(self, codec: MediaCodec, row: dict[str, Any]) -> Tokens:
-        media = tuple(self.dataset.media(m["digest"]) for m in row["media"])
-        return codec.tokens(media_sample(Document(row["text"], row["source"], id=row["id"], media=media)))
+        media = tuple(self.dataset.media(m["digest"]) for m in row.get("media", ()))
+        document = Document(row["text"], row["source"], id=row["id"], media=media)
+        if self.pictures is not None:
+            return caption_tokens(document, self.tokenizer, self.pictures)
+        return codec.tokens(media_sample(document))
 
 
 def media_sample(document: Document) -> Sample:
@@ -165,7 +184,7 @@ def _tell(left_out: list[str], kept: int) -> None:
     more = f", and {len(left_out) - 3:,} more" if len(left_out) > 3 else ""
     told = f"{len(left_out):,} documents are left out because their media do not fit: {'; '.join(left_out[:3])}{more}"
     if not kept:
-        raise DataError(told, "raise `limit` of the modality, or give other media")
+        raise DataError(told, "raise `limit` of the modality, or give other documents")
     log.warning("%s", told)
 
 

@@ -20,10 +20,12 @@ from onebase.artifact.files import (
     understood,
 )
 from onebase.artifact.owned import owned
+from onebase.data.captions import CAPTIONED, PictureTable
 from onebase.data.dataset import Dataset
 from onebase.data.media_table import MediaTable
 from onebase.data.tokenising import PLACE, Tokenising
 from onebase.errors import ArtifactError, DataError
+from onebase.modality.image.config import ImageCodecConfig
 from onebase.modality.patches.config import PatchConfig
 from onebase.modality.text import TextCodec, Tokenizer, Tokens
 from onebase.modality.text.sample import Media
@@ -54,7 +56,7 @@ class TokenSet:
         self.bos = bos
         self.fingerprint = fingerprint
         self.path = path
-        self.media: MediaTable | None = None
+        self.media: MediaTable | PictureTable | None = None
         """Where its images and sounds stand; None where it has none."""
 
     @classmethod
@@ -65,16 +67,17 @@ class TokenSet:
         tokenizer: Tokenizer | TextCodec,
         out: str | Path | None = None,
         patches: Mapping[str, PatchConfig] | None = None,
+        pictures: ImageCodecConfig | None = None,
     ) -> TokenSet:
         """Tokenise a split shard by shard, or open the result of an earlier call.
 
         out: folder for the results, one sub-folder each (default: `<dataset>.tokens` beside the dataset, because nothing may be added
-        to an artifact). patches: codecs of the media, by name. Raises DataError for an empty split and for media without codecs, ArtifactError
+        to an artifact). patches: codecs of the media, by name. pictures: the documents are captions, each with a picture beside it. Raises DataError for an empty split and for media without codecs, ArtifactError
         when the folder cannot be written.
         """
         if isinstance(tokenizer, TextCodec):
             tokenizer = tokenizer.tokenizer
-        how = Tokenising(dataset, split, tokenizer, patches or {})
+        how = Tokenising(dataset, split, tokenizer, patches or {}, pictures)
         how.check()
         facts = how.facts
         fingerprint = "tk1-" + sha256_bytes(canonical_json(facts).encode())
@@ -86,7 +89,7 @@ class TokenSet:
         final = root / key[:24]
 
         def known() -> TokenSet | None:
-            return _reopen(final, dataset, how.patches)
+            return _reopen(final, dataset, how.patches, pictures)
 
         if (found := known()) is not None:
             return found
@@ -101,7 +104,7 @@ class TokenSet:
                 if (found := known()) is not None:  # a system without locks, and another process was quicker
                     return found
                 raise
-        return cls.open(final, dataset, how.patches)
+        return cls.open(final, dataset, how.patches, pictures)
 
     @classmethod
     def open(
@@ -109,8 +112,9 @@ class TokenSet:
         path: str | Path,
         dataset: Dataset | None = None,
         patches: Mapping[str, PatchConfig] | None = None,
+        pictures: ImageCodecConfig | None = None,
     ) -> TokenSet:
-        """Open a folder that `build` wrote. dataset, patches: those it was built with, where it has media. Raises ArtifactError when it is damaged or
+        """Open a folder that `build` wrote. dataset, patches, pictures: those it was built with, where it has media. Raises ArtifactError when it is damaged or
         not a token set, and for media without their dataset."""
         path = Path(path)
         if (kind := read_manifest(path)["kind"]) != KIND:
@@ -123,14 +127,18 @@ class TokenSet:
             names = np.load(path / "names.npy", mmap_mode="r", allow_pickle=False)
             found = cls(ids, None, places, names, facts["sources"], facts["bos"], facts["fingerprint"], path)
         if facts.get("media"):
-            if dataset is None or patches is None or list(patches) != facts["media"]:
+            if dataset is None or facts["media"] != ([CAPTIONED] if pictures else list(patches or ())):
                 raise ArtifactError(
                     f"{path} has media of {', '.join(facts['media'])}",
                     "open it by TokenSet.build, with its dataset and its codecs",
                 )
             with understood(path):
                 rows = np.load(path / "media.npy", mmap_mode="r", allow_pickle=False)
-            found.media = MediaTable(rows, patches, dataset.media)
+            found.media = (
+                PictureTable(rows, pictures, dataset.media)
+                if pictures
+                else MediaTable(rows, patches or {}, dataset.media)
+            )
         return found
 
     @classmethod
@@ -225,11 +233,13 @@ class TokenSet:
         return Tokens(ids, loss, self.name(i), self.sources[int(place["source"])], media=media)
 
 
-def _reopen(path: Path, dataset: Dataset, patches: Mapping[str, PatchConfig]) -> TokenSet | None:
+def _reopen(
+    path: Path, dataset: Dataset, patches: Mapping[str, PatchConfig], pictures: ImageCodecConfig | None
+) -> TokenSet | None:
     if not path.exists():
         return None
     try:
-        return TokenSet.open(path, dataset, patches)
+        return TokenSet.open(path, dataset, patches, pictures)
     except ArtifactError as e:
         log.warning("%s: tokenising again", e.cause)
         return None

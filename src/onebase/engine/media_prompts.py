@@ -14,7 +14,8 @@ def media_codec(base: LoadedBase, need: str | None = None) -> MediaCodec:
     """What turns text and media into tokens for this base. Raises UserError for a base without media, or without the one that is needed."""
     patches = {name: m.cfg for name, m in base.model.patches.items()}
     if not patches or (need is not None and MEDIA[need].codec not in patches):
-        reads = ", ".join(("text", *(of_codec(c).name for c in patches))) if patches else "text alone"
+        apart = "text alone" if len(base.model.codecs) == 1 else "text, and media apart from it"
+        reads = ", ".join(("text", *(of_codec(c).name for c in patches))) if patches else apart
         raise UserError(
             f"this base has no patches of {need or 'media'}: it reads {reads}",
             "pretrain one with modalities in its recipe (docs/native.md)",

@@ -64,7 +64,7 @@ def _plain_codec(codec: CodecConfig) -> CodecConfig:
     if isinstance(codec, TextCodecConfig):
         return replace(codec, embed_std=0.02, head_std=0.02)
     if isinstance(codec, ImageCodecConfig):
-        return replace(codec, pixels=PixelsConfig())
+        return replace(codec, pixels=PixelsConfig(), starts="random")
     if isinstance(codec, LatentsConfig):
         return replace(codec, noise=NoiseConfig(), names=())
     return codec

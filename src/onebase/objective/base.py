@@ -89,6 +89,11 @@ def takes_whole_step(objective: Objective) -> bool:
     return bool(getattr(objective, "whole_step", False))
 
 
+def gathers_rows(objective: Objective) -> bool:
+    """Whether an objective that takes whole steps compares the rows of all processes by itself: its attribute `gathers`."""
+    return bool(getattr(objective, "gathers", False))
+
+
 def count_sources(rows: Sequence[Row]) -> dict[str, int]:
     """Tokens by source name."""
     tokens: dict[str, int] = {}

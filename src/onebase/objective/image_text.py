@@ -1,6 +1,6 @@
 """Contrastive training of images and texts in one space: each image must find its text among those of the step, and each text its image.
 
-B pairs, E width of the space. CLIP's loss (2103.00020) where the base has no shift, SigLIP's (2303.15343) where it has one. As in
+B pairs, b of one process, E width of the space. CLIP's loss (2103.00020) where the base has no shift, SigLIP's (2303.15343) where it has one. As in
 `objective.contrastive` all rows of a step are one batch, read chunk by chunk.
 """
 
@@ -68,16 +68,20 @@ class ImageText:
                 else [of(x) for x in parts]
             )
         z_BB, same_B = pair.scores(vectors["image"], vectors["chunk"]), batch.targets["text"]
-        return {"contrastive": (pair_loss(z_BB, same_B, pair.shift is not None), batch.counts["contrastive"])}
+        nats = pair_loss(z_BB, z_BB, same_B[:, None] == same_B, 0, pair.shift is not None)
+        return {"contrastive": (nats, batch.counts["contrastive"])}
 
 
-def pair_loss(z_BB: Tensor, same_B: Tensor, independent: bool) -> Tensor:
-    """Summed over the pairs, in nats. same: the number of each row's text. independent: each score is a decision of its own (SigLIP)."""
-    own_BB = torch.eye(len(z_BB), dtype=torch.bool, device=z_BB.device)
-    twin_BB = (same_B[:, None] == same_B) & ~own_BB
+def pair_loss(z_bB: Tensor, z_Bb: Tensor, twin_bB: Tensor, first: int, independent: bool) -> Tensor:
+    """Summed over b pairs, of B in all, which are those from number `first` on, in nats. z_bB: scores of their images against all texts; z_Bb: of all
+    images against their texts. twin: pairs that belong together, and are not each other's negatives. independent: each score is a decision of its own (SigLIP)."""
+    own_b = torch.arange(first, first + len(z_bB), device=z_bB.device)
+    own_bB = F.one_hot(own_b, z_bB.shape[1]).bool()
+    twin_bB = twin_bB & ~own_bB
     if independent:
-        nats_BB = -F.logsigmoid(torch.where(own_BB, z_BB, -z_BB))
-        return nats_BB.masked_fill(twin_BB, 0.0).sum()
-    z_BB = z_BB.masked_fill(twin_BB, -torch.inf)
-    at_B = torch.arange(len(z_BB), device=z_BB.device)
-    return (F.cross_entropy(z_BB, at_B, reduction="sum") + F.cross_entropy(z_BB.T, at_B, reduction="sum")) / 2
+        nats_bB = -F.logsigmoid(torch.where(own_bB, z_bB, -z_bB))
+        return nats_bB.masked_fill(twin_bB, 0.0).sum()
+    nats = [
+        F.cross_entropy(z.masked_fill(twin_bB, -torch.inf), own_b, reduction="sum") for z in (z_bB, z_Bb.T)
+    ]
+    return (nats[0] + nats[1]) / 2

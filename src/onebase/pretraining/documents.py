@@ -14,14 +14,14 @@ from numpy.typing import NDArray
 
 from onebase.artifact.files import MANIFEST
 from onebase.artifact.record import Record
-from onebase.data import Dataset, RowPlan, TokenSet
+from onebase.data import Dataset, RowPlan
 from onebase.data.sources import TRAIN
 from onebase.errors import ArtifactError, DataError
-from onebase.modality.text.tokenizer import Tokenizer
 from onebase.pretraining.claim import kept_recipe
-from onebase.pretraining.objectives import Setting, objective_of
 from onebase.pretraining.recipe import Recipe
 from onebase.pretraining.report import epochs_of, share
+from onebase.pretraining.rows import rows_of
+from onebase.pretraining.vocabulary import run_tokenizer
 from onebase.train.checkpoint import checkpoint_step, list_checkpoints
 
 Ints = NDArray[np.int64]
@@ -181,21 +181,8 @@ def documents_read(run: str | Path) -> DocumentsRead:
 
 def _plan(recipe: Recipe, out: Path) -> tuple[RowPlan, Dataset]:
     dataset = Dataset.open(recipe.data.dataset or out / "data")
-    tokenizer = Tokenizer.from_file(recipe.tokenizer.path or out / "tokenizer.json")
-    train = recipe.train
-    cfg = recipe.base(tokenizer.vocab_size)
-    setting = Setting(tokenizer, train.sequence_length, train.seed, tuple(dataset.stats), cfg)
-    objective = objective_of(recipe.objective).make(recipe.objective, setting)
-    tokens = TokenSet.build(dataset, TRAIN, tokenizer, out / "tokens", recipe.patches)
-    plan = RowPlan(
-        tokens,
-        train.sequence_length,
-        train.batch_size,
-        train.seed,
-        reserve=objective.reserve,
-        repeat=recipe.data.repeat,
-    )
-    return plan, dataset
+    tokenizer = run_tokenizer(recipe, out, dataset, lambda _: None)
+    return rows_of(recipe, out, dataset, tokenizer)[2], dataset
 
 
 def _by_source(plan: RowPlan, pieces: Ints) -> dict[str, SourceRead]:

@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # a recipe is read without torch
+    import numpy as np
+    from numpy.typing import NDArray
+
     from onebase.base.folder import LoadedBase
     from onebase.data.sources import Document
     from onebase.evaluation.bootstrap import Score
@@ -17,13 +20,14 @@ if TYPE_CHECKING:  # a recipe is read without torch
 @dataclass(frozen=True)
 class Heldout:
     """Held-out documents by source, tokens per row, and the total of tokens to score. known, media: caches of tokenised documents by source, of text and
-    with media (None: they do not fit), shared by all scores of a run."""
+    with media (None: they do not fit), shared by all scores of a run. ranks: what several scores of one evaluation share."""
 
     documents: Mapping[str, Sequence[Document]]
     length: int
     tokens: int
     known: dict[str, list[DocumentIds]] = field(default_factory=dict)
     media: dict[str, dict[int, Tokens | None]] = field(default_factory=dict)
+    ranks: dict[str, NDArray[np.int64]] = field(default_factory=dict)
 
     def read(self, base: LoadedBase, source: str) -> list[DocumentIds]:
         """The documents of a source as tokens, up to its even share of `tokens`; each is tokenised once."""

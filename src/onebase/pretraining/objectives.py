@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from onebase.config import OneOf, config
 from onebase.config_fields import later
 from onebase.errors import ConfigError
+from onebase.modality.image.augment import Augment
 from onebase.modality.text.sample import MASK
 from onebase.objective.flow_config import FlowConfig
 from onebase.pretraining.heldout import Heldout, bits_per_byte
@@ -16,6 +17,7 @@ from onebase.pretraining.heldout import Heldout, bits_per_byte
 if TYPE_CHECKING:  # a recipe is read, and its errors are reported, without torch
     from onebase.base.config import BaseConfig
     from onebase.base.folder import LoadedBase
+    from onebase.data.sources import MediaFile
     from onebase.evaluation.bootstrap import Score
     from onebase.modality.text.sample import Tokens
     from onebase.modality.text.tokenizer import Tokenizer
@@ -25,13 +27,16 @@ if TYPE_CHECKING:  # a recipe is read, and its errors are reported, without torc
 
 @dataclass(frozen=True)
 class Setting:
-    """What a run passes to its objective: the tokenizer, tokens per row, the seed, the names of the data's sources, and the config of the base."""
+    """What a run passes to its objective: the tokenizer, tokens per row, the seed, the names of the data's sources, the config of the base, the files of
+    the data's media by their hash, and the rows of a micro-batch that the recipe states (0: none)."""
 
     tokenizer: Tokenizer
     length: int
     seed: int = 0
     sources: tuple[str, ...] = ()
     base: BaseConfig | None = None
+    media: Callable[[str], MediaFile] | None = None
+    micro: int = 0
 
 
 def as_read(objective: Objective, document: Tokens, number: int) -> Tokens:
@@ -46,8 +51,8 @@ class PretrainingObjective:
     config: a frozen config whose field `kind` has the objective's name as its default. make: builds the objective from a config. specials: further
     special tokens of a tokenizer that is trained for it. direction: attention of the trunk. shown: a document with its loss mask, for the token
     ledger; `number` seeds random choices. measure: scores held-out documents by source; measured: name of that score. version: increased when the
-    same config trains differently, so that no old run is resumed; empty: never changed. media: it reads rows with images or audio. more:
-    further scores of held-out documents, by name.
+    same config trains differently, so that no old run is resumed; empty: never changed. media: it reads rows with images or audio. pairs: its rows
+    are a caption each, with a picture beside it, and its base has an image tower. more: further scores of held-out documents, by name.
     """
 
     config: type
@@ -59,6 +64,7 @@ class PretrainingObjective:
     measured: str = "bits_per_byte"
     version: str = ""
     media: bool = False
+    pairs: bool = False
     more: Mapping[str, Callable[[LoadedBase, Heldout], dict[str, Score]]] = field(default_factory=dict)
 
     @property
@@ -133,6 +139,17 @@ class MaskedConfig:
             )
 
 
+@config
+class ContrastiveConfig:
+    """Pictures find their captions, and captions their pictures, among those of a step. loss: softmax over the step (CLIP) or a sigmoid for each pair
+    (SigLIP). width: features of the common space. augment: how pictures are changed each time they are read."""
+
+    kind: Literal["contrastive"] = "contrastive"
+    loss: Literal["softmax", "sigmoid"] = "softmax"
+    width: int = 256
+    augment: Augment = Augment()
+
+
 def _masked(cfg: MaskedConfig, run: Setting) -> Objective:
     from onebase.objective.masked import Masked, mask_id, ordinary
 
@@ -151,6 +168,25 @@ def _mixed(cfg: MixedConfig, run: Setting) -> Objective:
 
     assert run.base is not None, "a run passes the config of its base"
     return replace(Mixed.of(run.base, run.length, cfg.flow, run.seed), beside=cfg.beside)
+
+
+def _contrastive(cfg: ContrastiveConfig, run: Setting) -> Objective:
+    from onebase.objective.pairs import CaptionPairs
+
+    assert run.base is not None and run.media is not None, (
+        "a run passes the config of its base, and its media"
+    )
+    end = run.tokenizer.framed([])[-1]
+    return CaptionPairs(run.length, end, run.base.image, run.media, cfg.augment, run.seed, run.micro)
+
+
+def _recall(most: int) -> Callable[[LoadedBase, Heldout], dict[str, Score]]:
+    def measured(base: LoadedBase, held: Heldout) -> dict[str, Score]:
+        from onebase.pretraining.pair_scores import recall
+
+        return recall(base, held, most)
+
+    return measured
 
 
 def _media_bits_per_byte(base: LoadedBase, held: Heldout) -> dict[str, Score]:
@@ -205,6 +241,14 @@ OBJECTIVES: dict[str, PretrainingObjective] = {
         measure=_media_bits_per_byte,
         more={"flow_loss": _flow_loss},
         media=True,
+    ),
+    "contrastive": PretrainingObjective(
+        ContrastiveConfig,
+        _contrastive,
+        measure=_recall(10),
+        measured="recall_at_10",
+        more={"recall_at_1": _recall(1)},
+        pairs=True,
     ),
 }
 

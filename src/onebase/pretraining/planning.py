@@ -7,6 +7,7 @@ import torch
 from onebase.base.config import base_flops, base_parameters
 from onebase.model import count
 from onebase.model.device import has_bf16, pick_device
+from onebase.pretraining.objectives import objective_of
 from onebase.pretraining.recipe import Recipe
 from onebase.readable import duration, figure, number, size
 from onebase.tasks.results import Plan
@@ -19,7 +20,8 @@ def plan_recipe(recipe: Recipe) -> Plan:
     """Parameters, FLOPs, memory, and the time at the measured matrix speed of this machine."""
     device = pick_device(recipe.train.device)
     cfg, train = recipe.base(), recipe.train
-    micro = micro_batch_size(train, Parallel(0, 1, device))
+    generates = cfg.text.head
+    micro = micro_batch_size(train, Parallel(0, 1, device), whole=objective_of(recipe.objective).pairs)
     memory = training_memory(cfg, train, micro, bf16=has_bf16(device))
     free = available(device)
     per_token = base_flops(cfg, train.sequence_length)
@@ -51,7 +53,8 @@ def plan_recipe(recipe: Recipe) -> Plan:
         f"memory        {size(memory.total)} with micro-batches of {micro} rows: "
         + ", ".join(f"{k} {size(v)}" for k, v in vars(memory).items())
         + f"; {size(free)} free: {'fits' if facts['fits'] else 'DOES NOT FIT'}",
-        f"cache         {facts['cache_bytes_per_token']:,} bytes per token when generating in bf16",
+        *[f"cache         {facts['cache_bytes_per_token']:,} bytes per token when generating in bf16"]
+        * generates,
         f"speed         {number(speed / 1e12)} TFLOP/s measured on a large matrix product on this machine",
     ]
     if tokens:

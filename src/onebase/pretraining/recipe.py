@@ -8,6 +8,7 @@ from typing import Literal, cast
 from onebase import config as configs
 from onebase.artifact.record import Origin, Path_, by_given
 from onebase.base.config import BaseConfig, TextShape, native_base
+from onebase.base.pair_config import ImageShape, pair_base
 from onebase.config import config, given_of
 from onebase.config_fields import later
 from onebase.data.sources import SourceConfig
@@ -15,7 +16,7 @@ from onebase.errors import ConfigError
 from onebase.modality.kinds import PatchesConfig
 from onebase.modality.patches.config import PatchConfig
 from onebase.modality.text.sample import MASK
-from onebase.pretraining.objectives import NextTokenConfig, ObjectiveConfig, objective_of
+from onebase.pretraining.objectives import ContrastiveConfig, NextTokenConfig, ObjectiveConfig, objective_of
 from onebase.train.config import TrainConfig
 
 
@@ -74,7 +75,8 @@ class LogConfig:
 
 @config
 class Recipe:
-    """One pretraining run. The vocabulary size is `model.vocab_size`. modalities: of the media in the data; without them the base reads text alone."""
+    """One pretraining run. The vocabulary size is `model.vocab_size`. modalities: of the media in the data; without them the base reads text alone.
+    image: the image tower beside the text tower `model`, for objective contrastive."""
 
     name: str
     data: DataConfig
@@ -84,6 +86,7 @@ class Recipe:
     objective: ObjectiveConfig = NextTokenConfig()
     log: LogConfig = LogConfig()
     modalities: tuple[PatchesConfig, ...] = later(())
+    image: ImageShape | None = later(None)
 
     def __post_init__(self) -> None:
         if self.train.sequence_length > self.model.context:
@@ -99,6 +102,16 @@ class Recipe:
                 f"objective {objective_of(self.objective).name} reads text alone, and modalities has {', '.join(names)}",
                 "set objective.kind=mixed, or leave modalities out",
             )
+        if objective_of(self.objective).pairs != (self.image is not None):
+            name = objective_of(self.objective).name
+            raise ConfigError(
+                f"objective {name} has no use for an image tower, and image is set"
+                if self.image
+                else f"objective {name} trains an image tower, and image is not set",
+                "set objective.kind=contrastive, or leave image out"
+                if self.image
+                else "add for example image: {size: 64, patch: 8, width: 192, depth: 4}",
+            )
         if self.tokenizer.kind == "residues" and objective_of(self.objective).specials not in ((), (MASK,)):
             raise ConfigError(
                 f"objective {objective_of(self.objective).name} needs special tokens that the residues do not have",
@@ -106,9 +119,14 @@ class Recipe:
             )
         self.base()  # refuses inconsistent sizes before the data is prepared
 
-    def base(self, vocab_size: int | None = None) -> BaseConfig:
-        """The config of the base, with the attention direction of its objective. vocab_size: of the tokenizer, if it exists."""
+    def base(self, vocab_size: int | None = None, end: int | None = None) -> BaseConfig:
+        """The config of the base, with the attention direction of its objective. vocab_size, end: of the tokenizer, if it exists: its tokens, and the
+        last one of a complete text."""
         shape = self.model if vocab_size is None else replace(self.model, vocab_size=vocab_size)
+        if self.image is not None:
+            assert isinstance(self.objective, ContrastiveConfig)
+            shift = self.objective.loss == "sigmoid"
+            return pair_base(shape, self.image, width=self.objective.width, shift=shift, end=end)
         return native_base(shape, *self.patches.values(), direction=objective_of(self.objective).direction)
 
     @property

@@ -41,7 +41,12 @@ def share(epochs: float) -> str:
 def describe(cfg: BaseConfig, recipe: Recipe, plan: RowPlan) -> str:
     """One paragraph: parameters, data and budget of the run."""
     train = recipe.train
-    rows = f"{train.batch_size} x {train.sequence_length} tokens per step"
+    if recipe.image is not None:
+        data = f"{plan.rows_per_epoch:,} pictures with captions per epoch, of {plan.tokens_per_epoch / plan.rows_per_epoch:.0f} tokens"
+        rows = f"{train.batch_size} per step"
+    else:
+        data = f"{plan.tokens_per_epoch / 1e6:.2f}M tokens per epoch, {plan.waste():.1%} padding"
+        rows = f"{train.batch_size} x {train.sequence_length} tokens per step"
     steps = train.planned_steps
     budget = (
         f"{figure(train.minutes or 0)} minutes"
@@ -50,7 +55,7 @@ def describe(cfg: BaseConfig, recipe: Recipe, plan: RowPlan) -> str:
     )
     return (
         f"{recipe.name}: {base_parameters(cfg) / 1e6:.2f}M parameters, {base_flops(cfg, train.sequence_length) / 1e6:.1f} MFLOPs per token; "
-        f"{plan.tokens_per_epoch / 1e6:.2f}M tokens per epoch, {plan.waste():.1%} padding; {rows}, {budget}"
+        f"{data}; {rows}, {budget}"
     )
 
 

@@ -1,7 +1,6 @@
 """Pretrains a base from a recipe: data, tokenizer, training loop, scores, record, and the finished base."""
 
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -10,17 +9,13 @@ from onebase.artifact.files import MANIFEST
 from onebase.artifact.record import Origin
 from onebase.base.folder import LoadedBase, load_base, save_base
 from onebase.base.model import BaseModel
-from onebase.data import Dataset, RowPlan, TokenSet, prepare, read_source
-from onebase.data.sources import MARK
-from onebase.errors import ConfigError, UserError
+from onebase.data import Dataset, prepare, read_source
+from onebase.errors import UserError
 from onebase.evaluation.bootstrap import Score
-from onebase.modality.patches.tokens import media_specials
 from onebase.modality.text.codec import TextCodec
-from onebase.modality.text.residues import residue_tokenizer
-from onebase.modality.text.sample import SPECIALS
 from onebase.modality.text.shown import ledger_rows, render_rows
-from onebase.modality.text.tokenizer import Tokenizer
 from onebase.model.device import pick_device
+from onebase.objective.base import takes_whole_step
 from onebase.pretraining.claim import check_sources, claim, keep_sources
 from onebase.pretraining.extending import (
     Amount,
@@ -32,7 +27,7 @@ from onebase.pretraining.extending import (
     under_way,
 )
 from onebase.pretraining.heldout import Heldout
-from onebase.pretraining.objectives import Setting, objective_of
+from onebase.pretraining.objectives import objective_of
 from onebase.pretraining.recipe import Recipe, licences_from, origins, read_recipe
 from onebase.pretraining.report import (
     Scores,
@@ -43,7 +38,8 @@ from onebase.pretraining.report import (
     note_run,
     share,
 )
-from onebase.readable import duration
+from onebase.pretraining.rows import rows_of
+from onebase.pretraining.vocabulary import run_tokenizer
 from onebase.train.callbacks import Callback, JsonLog
 from onebase.train.flops import counted_flops
 from onebase.train.loop import Job, Result, micro_batch_size, run
@@ -116,21 +112,12 @@ def _run(
         log(f"{out / 'base'} is already finished{more}")
         return Finished(load_base(out / "base", device=par.device), None, out)
     dataset = _once(par, lambda: _dataset(recipe, out, log))
-    tokenizer = _once(par, lambda: _tokenizer(recipe, out, dataset, log))
+    tokenizer = _once(par, lambda: run_tokenizer(recipe, out, dataset, log))
     codec = TextCodec(tokenizer)
-    tokens = _once(par, lambda: TokenSet.build(dataset, "train", tokenizer, out / "tokens", recipe.patches))
-    cfg, entry = recipe.base(tokenizer.vocab_size), objective_of(recipe.objective)
-    setting = Setting(tokenizer, recipe.train.sequence_length, recipe.train.seed, tuple(dataset.stats), cfg)
-    objective = entry.make(recipe.objective, setting)
-    plan = RowPlan(
-        tokens,
-        recipe.train.sequence_length,
-        recipe.train.batch_size,
-        recipe.train.seed,
-        reserve=objective.reserve,
-        repeat=recipe.data.repeat,
-    )
-    micro = micro_batch_size(recipe.train, par)
+    entry = objective_of(recipe.objective)
+    cfg, objective, plan = _once(par, lambda: rows_of(recipe, out, dataset, tokenizer))
+    tokens = plan.tokenset
+    micro = micro_batch_size(recipe.train, par, whole=takes_whole_step(objective))
     check_memory(cfg, recipe.train, micro, par.device, par.world)
     log(describe(cfg, recipe, plan))
     extended = None if by is None else _once(par, lambda: begin(out, recipe, by, plan))
@@ -149,14 +136,15 @@ def _run(
     model = BaseModel(cfg)
     model.reset(recipe.train.seed)
     model.to(par.device)
-    first = objective.batch(plan.rows(0)[:1], 0)
-    counted = counted_flops(model, objective, first) / first.inputs["text"].ids_BT.numel()
+    rows = plan.rows(0)
+    rows = rows if takes_whole_step(objective) else rows[:1]
+    counted = counted_flops(model, objective, objective.batch(rows, 0)) / (len(rows) * plan.length)
     loaded = LoadedBase(model, codec)
     heldout = Heldout(dataset.first("holdout", 1000), recipe.train.sequence_length, EVAL_TOKENS)
 
     def all_measured(base: LoadedBase, tokens: int) -> dict[str, dict[str, Score]]:
         """The objective's scores of held-out documents by name and source, on this many tokens in all; the main one first."""
-        held = replace(heldout, tokens=tokens)
+        held = replace(heldout, tokens=tokens, ranks={})
         each = {entry.measured: entry.measure, **entry.more}
         return {name: measure(base, held) for name, measure in each.items()}
 
@@ -248,48 +236,6 @@ def _media_of(stats: Mapping[str, Any]) -> str:
         return ""
     bad = f" ({stats['bad_media_removed']:,} unreadable left out)" if stats.get("bad_media_removed") else ""
     return f"{n:,} images and sounds of {stats.get('media_bytes', 0) / 1e6:.2f} MB{bad}, "
-
-
-def _tokenizer(recipe: Recipe, out: Path, dataset: Dataset, log: Tell) -> Tokenizer:
-    if recipe.tokenizer.kind == "residues":
-        return residue_tokenizer()
-    specials = objective_of(recipe.objective).specials
-    if recipe.modalities:
-        specials = (*specials, *media_specials(recipe.patches))
-    if recipe.tokenizer.path:
-        tokenizer = _having(specials, recipe.tokenizer.path, recipe)
-        if tokenizer.vocab_size != recipe.model.vocab_size:
-            raise ConfigError(
-                f"{recipe.tokenizer.path} has {tokenizer.vocab_size} tokens, model.vocab_size is {recipe.model.vocab_size}",
-                f"set model.vocab_size={tokenizer.vocab_size}",
-            )
-        return tokenizer
-    path = out / "tokenizer.json"
-    if not path.is_file():
-        began = time.perf_counter()
-        texts, model = _sample(dataset, recipe.tokenizer.train_bytes), recipe.model
-        tokenizer = Tokenizer.train(texts, model.vocab_size, (*SPECIALS, *specials), model.portable)
-        tokenizer.save(path)
-        log(f"tokenizer: {tokenizer.vocab_size} tokens, trained in {duration(time.perf_counter() - began)}")
-    return _having(specials, path, recipe)
-
-
-def _having(specials: Sequence[str], path: str | Path, recipe: Recipe) -> Tokenizer:
-    """Load a tokenizer that must have these special tokens. Raises ConfigError."""
-    tokenizer = Tokenizer.from_file(path)
-    if missing := [name for name in specials if name not in tokenizer.specials]:
-        raise ConfigError(
-            f"{path} has no special token {missing[0]!r}, which objective {objective_of(recipe.objective).name} needs",
-            "let the run train a tokenizer: leave tokenizer.path out, or give another --out",
-        )
-    return tokenizer
-
-
-def _sample(dataset: Dataset, budget: int) -> Iterator[str]:
-    """Texts of about `budget` bytes, spread evenly over the documents."""
-    total = sum(int(s["bytes"]) for s in dataset.stats.values())
-    every = max(1, -(-total // budget))
-    return (d.text.replace(MARK, "") for i, d in enumerate(dataset.documents("train")) if i % every == 0)
 
 
 def _loggers(recipe: Recipe, out: Path, par: Parallel) -> list[Callback]:

@@ -15,7 +15,7 @@ from onebase.config_plain import digest, to_hash
 from onebase.data.order import Order, split
 from onebase.errors import UserError
 from onebase.model.device import compute_dtype, keep_freed_memory
-from onebase.objective.base import Batch, Objective, count_sources, takes_whole_step
+from onebase.objective.base import Batch, Objective, count_sources, gathers_rows, takes_whole_step
 from onebase.train.budget import CALIBRATE, Extension, set_total, timed_total
 from onebase.train.callbacks import Callback, StepInfo
 from onebase.train.checkpoint import (
@@ -68,8 +68,9 @@ class Result:
     stopped: bool
 
 
-def micro_batch_size(cfg: TrainConfig, par: Parallel) -> int:
-    """Rows of a micro-batch on each rank: from the recipe, or about MICRO_TOKENS tokens.
+def micro_batch_size(cfg: TrainConfig, par: Parallel, whole: bool = False) -> int:
+    """Rows of a micro-batch on each rank: from the recipe, or about MICRO_TOKENS tokens (whole: all rows of the rank, for an objective that takes
+    whole steps).
 
     Raises UserError when the rows cannot be split evenly: a rank with fewer micro-batches would hang the others.
     """
@@ -80,7 +81,8 @@ def micro_batch_size(cfg: TrainConfig, par: Parallel) -> int:
         )
     return min(
         cfg.batch_size // par.world,
-        cfg.micro_batch or max(1, MICRO_TOKENS[par.device.type] // cfg.sequence_length),
+        cfg.micro_batch
+        or (cfg.batch_size if whole else max(1, MICRO_TOKENS[par.device.type] // cfg.sequence_length)),
     )
 
 
@@ -95,7 +97,7 @@ def run(job: Job) -> Result:
 def _run(job: Job, par: Parallel) -> Result:
     cfg = job.train
     micro_batch_size(cfg, par)  # refuses an uneven batch size before any work
-    if par.world > 1 and takes_whole_step(job.objective):
+    if par.world > 1 and takes_whole_step(job.objective) and not gathers_rows(job.objective):
         raise UserError(
             f"this objective compares all rows of a step, which are split over {par.world} processes",
             "run it in one process",

@@ -7,6 +7,7 @@ import torch
 
 from onebase.base.config import BaseConfig, base_parameters
 from onebase.errors import UserError
+from onebase.modality.image.config import image_vectors
 from onebase.model import count
 from onebase.objective.cross_entropy import CHUNK
 from onebase.readable import size
@@ -34,17 +35,27 @@ def training_memory(
     """Peak memory of training: fp32 weights and gradients, optimizer moments, one micro-batch of `micro` rows."""
     total = base_parameters(cfg)
     trunk, codec = cfg.trunks["text"], cfg.text
-    matrices = count.matrix_parameters(trunk, max(1, len(trunk.groups)))
+    matrices = sum(count.matrix_parameters(t, max(1, len(t.groups))) for t in cfg.trunks.values())
+    blocks = sum(len(t.blocks) for t in cfg.trunks.values())
     moments = 2 * total - (matrices if train.muon else 0)  # Muon keeps one moment, AdamW two
     width = 2 if bf16 else 4
     tokens = micro * train.sequence_length
     return MemoryEstimate(
         weights=4 * total // world,
-        gradients=4 * total // world + 4 * total // max(1, len(trunk.blocks)) // world,
+        gradients=4 * total // world + 4 * total // max(1, blocks) // world,
         optimizer=4 * moments // world,
-        activations=count.activation_bytes(trunk, tokens, train.sequence_length, width),
-        logits=min(tokens, CHUNK) * codec.vocab_size * (4 + 2 * width) + 2 * tokens * trunk.width * width,
+        activations=count.activation_bytes(trunk, tokens, train.sequence_length, width)
+        + sum(_tower_bytes(cfg, name, micro, width) for name in cfg.trunks if name != "text"),
+        logits=min(tokens, CHUNK) * codec.vocab_size * (4 + 2 * width) + 2 * tokens * trunk.width * width
+        if codec.head
+        else 0,
     )
+
+
+def _tower_bytes(cfg: BaseConfig, name: str, rows: int, width: int) -> int:
+    """Activations of an image tower on so many pictures."""
+    vectors = image_vectors(cfg.image)
+    return count.activation_bytes(cfg.trunks[name], rows * vectors, vectors, width)
 
 
 def available(device: torch.device) -> int:

@@ -95,7 +95,7 @@ class Optimizers:
                     prefix = f"{k}/{self.names[p]}/"
                     state = {n[len(prefix) :]: left.pop(n) for n in list(left) if n.startswith(prefix)}
                     if state:
-                        o.state[p] = {key: _place(t, p) for key, t in state.items()}
+                        o.state[p] = {key: _place(key, t, p) for key, t in state.items()}
         if left:
             raise ArtifactError(
                 f"the checkpoint has optimizer state of {next(iter(left))!r}, which this run does not train",
@@ -103,12 +103,12 @@ class Optimizers:
             )
 
 
-def _place(tensor: Tensor, like: nn.Parameter) -> Tensor:
-    if tensor.shape != like.shape:  # step counters stay plain tensors
-        return tensor.to(like.device, copy=True)  # on the parameter's device, as fused kernels need it
-    if is_split(like):
+def _place(key: str, tensor: Tensor, like: nn.Parameter) -> Tensor:
+    if key != "step" and tensor.numel() == like.numel() == 1:  # sharded runs hold scalars as [1]
+        tensor = tensor.reshape(like.shape)
+    if key != "step" and tensor.shape == like.shape and is_split(like):  # step counters stay plain tensors
         return split_like(tensor, like)
-    return tensor.to(like.device, copy=True)
+    return tensor.to(like.device, copy=True)  # on the parameter's device, as fused kernels need it
 
 
 def factor(cfg: ScheduleConfig, step: int, total: int) -> float:

@@ -56,6 +56,10 @@ class Parallel:
         from torch.distributed.fsdp import fully_shard
 
         mesh = init_device_mesh(self.device.type, (self.world,))
+        for module in model.modules():
+            for name, p in list(module.named_parameters(recurse=False)):
+                if p.ndim == 0:  # FSDP2 takes no scalars
+                    setattr(module, name, nn.Parameter(p.detach()[None], p.requires_grad))
         for name in model.trunks:
             for block in model.trunks[name].blocks:  # type: ignore[union-attr]
                 fully_shard(block, mesh=mesh)
@@ -116,7 +120,7 @@ def load_whole_state(model: nn.Module, tensors: Mapping[str, Tensor], *, trainab
         )
     for name, p in params.items():
         t = tensors[name]
-        if t.shape != p.shape:
+        if t.shape != p.shape and not t.numel() == p.numel() == 1:  # sharded runs hold scalars as [1]
             raise ArtifactError(
                 f"tensor {name!r} has shape {tuple(t.shape)}, this model needs {tuple(p.shape)}",
                 "resume with the recipe of the checkpoint",
@@ -134,7 +138,7 @@ def whole(t: Tensor) -> Tensor:
 
 def split_like(t: Tensor, like: Tensor) -> Tensor:
     """A whole tensor sharded like another one; if that is not sharded, only moved to its device."""
-    t = t.to(like.device)
+    t = t.to(like.device).reshape(like.shape)
     if not is_split(like):
         return t
     from torch.distributed.tensor import distribute_tensor

@@ -119,6 +119,11 @@ class ImageCodecConfig:
         return self.patches + (self.class_token and self.place_class)
 
 
+def image_vectors(cfg: ImageCodecConfig) -> int:
+    """Vectors of one picture: its patches, the class token, the registers."""
+    return (cfg.side // cfg.patch) ** 2 + cfg.class_token + cfg.registers
+
+
 def image_parameters(cfg: ImageCodecConfig, width: int) -> int:
     """Parameters of stem, pooling and head."""
     patch = cfg.channels * cfg.patch**2 * width + (width if cfg.bias else 0)
