@@ -60,6 +60,17 @@ class MaskPairs:
 
 
 @dataclass(frozen=True, eq=False)
+class Drawn:
+    """One drawn picture per row beside the real one: flow_N, the flow loss of the real one; labels, what both show; their features, [N, F] each
+    (`evaluation.pictures`)."""
+
+    flow_N: Array
+    labels: Sequence[str]
+    real_NF: Array
+    found_NF: Array
+
+
+@dataclass(frozen=True, eq=False)
 class Written:
     """One text per row: the true one and the greedy generation. nats_N, tokens_N: negative log-likelihood and length of the true one."""
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,11 @@ from onebase.evaluation.predictions import Written
 from onebase.methods.bound import Bound
 from onebase.methods.method import Learner
 from onebase.modality.text.sample import Tokens
+from onebase.model.proj import AdapterRouting
 from onebase.objective.base import Objective
 from onebase.objective.flow_config import AS_READ
 from onebase.objective.media_text import MediaText
-from onebase.objective.mixed import Mixed
+from onebase.objective.mixed import Mixed, flow_losses
 from onebase.tasks.base import ScoreRequest
 from onebase.tasks.fit import Lesson, Steps
 from onebase.tasks.job import Adapting, data_facts
@@ -104,6 +106,36 @@ def text_nats(model: BaseModel, tokens: Sequence[Tokens], objective: Objective) 
         nats.append(float(total))
         counts.append(float(count))
     return np.array(nats), np.array(counts)
+
+
+TIMES = (0.1, 0.3, 0.5, 0.7, 0.9)
+"""Of the flow, at which its loss is measured: 0 is noise, 1 is clean."""
+BATCH = 16
+"""Samples that are read at once."""
+
+
+@torch.no_grad()
+def flow_losses_of(
+    model: BaseModel,
+    tokens: Sequence[Tokens],
+    codec: str,
+    time: float,
+    length: int,
+    routing: AdapterRouting | None = None,
+) -> Array:
+    """Mean loss of predicting the clean patches of each sample's generated media at one time of the flow, float64 [N]. The noise of a sample
+    depends on its number alone."""
+    objective, values = replace(Mixed.of(model, length, AS_READ, routing=routing), time=time), list[float]()
+    for first in range(0, len(tokens), BATCH):
+        part = tokens[first : first + BATCH]
+        batch = objective.batch([[t] for t in part], first).to(model.device)
+        read = batch.inputs["text"]
+        h_BTD = model.hidden(read.ids_BT, read.cols, read.mask, media=read.media, routing=routing).hidden
+        goal = [batch.targets[f"flow.{codec}.{k}"] for k in ("clean", "t", "place")]
+        loss_N = flow_losses(model.patches[codec], h_BTD, *goal)
+        owner_N = goal[2] // length
+        values += [float(loss_N[owner_N == b].mean()) for b in range(len(part))]
+    return np.array(values)
 
 
 def written(request: ScoreRequest, tokens: Sequence[Tokens], answers: Sequence[str]) -> Written:

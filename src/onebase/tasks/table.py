@@ -22,6 +22,7 @@ from onebase.tasks import (
     classify,
     continued,
     distil,
+    draw,
     embed,
     extract,
     prefer,
@@ -74,6 +75,7 @@ TASKS: dict[str, Task] = {
         distil.TASK,
         transcribe.TASK,
         caption.TASK,
+        draw.TASK,
         segment.TASK,
     )
 }
