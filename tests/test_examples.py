@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.engine.pictures import paired
+from tests.native import saved
 from tests.pictures import sighted
 from tests.pretrained import tiny_run
 from tests.spoken import hearing
@@ -32,12 +33,15 @@ EXAMPLES: dict[str, tuple[bool | str, str]] = {
     "transcribe": ("hears", "2.0 seconds of audio"),
     "serve_and_ask": (True, "chat, streamed:"),
     "structured_output": (True, "dish and guests:"),
+    "adapt_transcribe": ("hears", "with the adapter: wer"),
+    "adapt_caption": ("native", "with the adapter: exact_match"),
+    "adapt_style": (False, "never shown in it, adapter: flow_loss"),
     "draw_digits": (False, "digits that it has not seen"),
     "segment_shapes": (False, "which it has never seen"),
     "own_objective": (False, "nats per token over 15 steps"),
 }
 
-SHORTER = {"draw_digits": ["20"], "segment_shapes": ["10"]}
+SHORTER = {"draw_digits": ["20"], "segment_shapes": ["10"], "adapt_style": ["5", "1"]}
 """Arguments with which an example that trains for minutes ends in seconds."""
 
 
@@ -48,7 +52,7 @@ def test_every_example_is_run() -> None:
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_example(name: str, tmp_path: Path) -> None:
     given, said = EXAMPLES[name]
-    made = {"sees": sighted, "hears": hearing, "pairs": paired}.get(str(given))
+    made = {"sees": sighted, "hears": hearing, "pairs": paired, "native": saved}.get(str(given))
     words = [str(made(tmp_path / "base") if made else tiny_run())] if given else SHORTER.get(name, [])
     done = subprocess.run(
         [sys.executable, str(ROOT / "examples" / f"{name}.py"), *words],

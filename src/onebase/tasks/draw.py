@@ -35,7 +35,7 @@ from onebase.tasks.base import ScoreRequest, Shown, Task, always
 from onebase.tasks.checks import check_text
 from onebase.tasks.fit import Lesson
 from onebase.tasks.job import Adapting
-from onebase.tasks.media_rows import TIMES, flow_losses_of, media_lesson, source_of
+from onebase.tasks.media_rows import TIMES, flow_losses_of, media_lesson, naming, source_of
 from onebase.tasks.reading import Row, RowReader, each_row
 
 if TYPE_CHECKING:
@@ -78,10 +78,8 @@ def _sample(base: LoadedBase, row: Row, folder: Path) -> Tokens:
     source, name = source_of(row["image"], "image", folder)
     picture = Segment("image", source, loss=True)
     spans = (Segment("text", str(row["text"])), picture, Segment("end", None, loss=True))
-    try:
+    with naming(name):
         return media_codec(base, "image").tokens(Sample(spans, source="image"))
-    except DataError as e:
-        raise DataError(e.cause if name in e.cause else f"{name}: {e.cause}", e.remedy) from None
 
 
 def samples(reader: RowReader) -> Make:

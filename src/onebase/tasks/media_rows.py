@@ -1,7 +1,7 @@
 """Rows that have a file beside their text: where the file is, the sample's lesson, and the likelihood of the text."""
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,11 +9,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from onebase.base.folder import LoadedBase
 from onebase.base.model import BaseModel
 from onebase.data import Rows
 from onebase.data.order import ExampleOrder, one_by_one
 from onebase.engine.decoder import generate
 from onebase.engine.image_prompts import sees
+from onebase.engine.media_prompts import media_codec
 from onebase.engine.media_samples import Source
 from onebase.engine.sampler import Sampling
 from onebase.errors import DataError
@@ -21,7 +23,7 @@ from onebase.evaluation.bootstrap import Array
 from onebase.evaluation.predictions import Written
 from onebase.methods.bound import Bound
 from onebase.methods.method import Learner
-from onebase.modality.text.sample import Tokens
+from onebase.modality.text.sample import Sample, Segment, Tokens
 from onebase.model.proj import AdapterRouting
 from onebase.objective.base import Objective
 from onebase.objective.flow_config import AS_READ
@@ -51,6 +53,22 @@ def source_of(value: Any, column: str, folder: Path) -> tuple[Source, str]:
             raise DataError(f"'{column}': there is no file {path}", "check the path")
         return path, str(path)
     raise DataError(f"'{column}' is {type(value).__name__}, a path is expected", "fix the row")
+
+
+@contextmanager
+def naming(file: str) -> Iterator[None]:
+    """A DataError inside the block names the file."""
+    try:
+        yield
+    except DataError as e:
+        raise DataError(e.cause if file in e.cause else f"{file}: {e.cause}", e.remedy) from None
+
+
+def read_patches(base: LoadedBase, kind: str, source: Source, text: str, instruction: str = "") -> Tokens:
+    """A file as patches and then its supervised text, for a base of patches. instruction: a text between the two."""
+    spans = [Segment(kind, source), Segment("text", instruction)][: 2 if instruction else 1]
+    answer = (Segment("text", text, loss=True), Segment("end", None, loss=True))
+    return media_codec(base, kind).tokens(Sample((*spans, *answer), source=kind))
 
 
 def by_content(rows: Rows, column: str) -> Rows:
@@ -90,7 +108,8 @@ def media_steps(
         per_step = max(1, min(o.batch_size, len(tokens) // 4))
         plan = ExampleOrder(one_by_one(tokens), per_step, o.seed, o.epochs)
         longest = max(len(t) for t in tokens)
-        inside = max(sum(m.content.shape[0] for m in t.media if not len(m.content.shape) > 1) for t in tokens)
+        apart = job.base.model.cfg.trunks  # media of a trunk of their own; patches stand among the tokens
+        inside = max(sum(m.content.shape[0] for m in t.media if m.kind in apart) for t in tokens)
         return Steps(objective(learner, longest), plan, longest + inside)
 
     return steps
