@@ -71,6 +71,14 @@ class Drawn:
 
 
 @dataclass(frozen=True, eq=False)
+class ContactMaps:
+    """Of each protein with long-range pairs: the share of true contacts among its L / 5 likeliest ones, and among all of them, [N]."""
+
+    precise_N: Array
+    chance_N: Array
+
+
+@dataclass(frozen=True, eq=False)
 class Written:
     """One text per row: the true one and the greedy generation. nats_N, tokens_N: negative log-likelihood and length of the true one."""
 

@@ -43,6 +43,7 @@ from onebase.evaluation.paired import RowSums, mean_sums
 from onebase.evaluation.pictures import frechet_score, recognised, recognised_real
 from onebase.evaluation.predictions import (
     Alike,
+    ContactMaps,
     Documents,
     Drawn,
     Graded,
@@ -215,6 +216,13 @@ _add(
     lambda x, seed: mean_score("iou", x.iou_N, seed=seed),
     sums=lambda x: mean_sums(x.iou_N),
 )
+_add(
+    ContactMaps,
+    "long_range_precision",
+    lambda x, seed: mean_score("long_range_precision", x.precise_N, seed=seed),
+    sums=lambda x: mean_sums(x.precise_N),
+)
+_add(ContactMaps, "long_range_chance", lambda x, seed: mean_score("long_range_chance", x.chance_N, seed=seed))
 _add(
     Drawn,
     "flow_loss",

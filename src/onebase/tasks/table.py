@@ -20,6 +20,7 @@ from onebase.opening.names import resolved
 from onebase.tasks import (
     caption,
     classify,
+    contacts,
     continued,
     distil,
     draw,
@@ -77,6 +78,7 @@ TASKS: dict[str, Task] = {
         caption.TASK,
         draw.TASK,
         segment.TASK,
+        contacts.TASK,
     )
 }
 
