@@ -11,6 +11,7 @@ from tests.engine.pictures import paired
 from tests.native import saved
 from tests.pictures import sighted
 from tests.pretrained import tiny_run
+from tests.residues import esm
 from tests.spoken import hearing
 
 ROOT = Path(__file__).parents[1]
@@ -35,6 +36,7 @@ EXAMPLES: dict[str, tuple[bool | str, str]] = {
     "structured_output": (True, "dish and guests:"),
     "adapt_transcribe": ("hears", "with the adapter: wer"),
     "adapt_caption": ("native", "with the adapter: exact_match"),
+    "adapt_contacts": ("proteins", "with the adapter: long_range_precision"),
     "adapt_style": (False, "never shown in it, adapter: flow_loss"),
     "draw_digits": (False, "digits that it has not seen"),
     "segment_shapes": (False, "which it has never seen"),
@@ -52,7 +54,9 @@ def test_every_example_is_run() -> None:
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_example(name: str, tmp_path: Path) -> None:
     given, said = EXAMPLES[name]
-    made = {"sees": sighted, "hears": hearing, "pairs": paired, "native": saved}.get(str(given))
+    made = {"sees": sighted, "hears": hearing, "pairs": paired, "native": saved, "proteins": esm}.get(
+        str(given)
+    )
     words = [str(made(tmp_path / "base") if made else tiny_run())] if given else SHORTER.get(name, [])
     done = subprocess.run(
         [sys.executable, str(ROOT / "examples" / f"{name}.py"), *words],

@@ -156,7 +156,7 @@ def lesson(job: Adapting, frozen: bool = False) -> Lesson:
         base.model.heads[SCRATCH] = head.to(base.model.device)
         states = residue_states(base, tokens, learner.routing) if frozen else []
         by_id = {t.id: h_LD for t, h_LD in zip(tokens, states, strict=False)}
-        objective = PairDistances(SCRATCH, targets, before + learner.before, learner.routing, by_id)
+        objective = PairDistances(SCRATCH, targets, before, learner.routing, by_id)
         return Steps(objective, plan, longest + learner.before, params=list(head.parameters()))
 
     return Lesson(facts, "labels", steps, fields={"head": cfg})
