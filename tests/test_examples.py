@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 
 from tests.engine.pictures import paired
+from tests.native import saved
 from tests.pictures import sighted
 from tests.pretrained import tiny_run
+from tests.residues import esm
 from tests.spoken import hearing
 
 ROOT = Path(__file__).parents[1]
@@ -32,6 +34,10 @@ EXAMPLES: dict[str, tuple[bool | str, str]] = {
     "transcribe": ("hears", "2.0 seconds of audio"),
     "serve_and_ask": (True, "chat, streamed:"),
     "structured_output": (True, "dish and guests:"),
+    "adapt_transcribe": ("hears", "with the adapter: wer"),
+    "adapt_caption": ("native", "with the adapter: exact_match"),
+    "adapt_contacts": ("proteins", "with the adapter: long_range_precision"),
+    "adapt_style": (False, "never shown in it, adapter: flow_loss"),
     "draw_digits": (False, "digits that it has not seen"),
     "draw_shapes": (False, "have the colour"),
     "open_pipeline": (False, "draws the same in diffusers, within"),
@@ -40,7 +46,13 @@ EXAMPLES: dict[str, tuple[bool | str, str]] = {
     "own_objective": (False, "nats per token over 15 steps"),
 }
 
-SHORTER = {"draw_digits": ["20"], "segment_shapes": ["10"], "draw_shapes": ["5"], "train_clip": ["10"]}
+SHORTER = {
+    "draw_digits": ["20"],
+    "segment_shapes": ["10"],
+    "draw_shapes": ["5"],
+    "train_clip": ["10"],
+    "adapt_style": ["5", "1"],
+}
 """Arguments with which an example that trains for minutes ends in seconds."""
 NEEDS = {"open_pipeline": "diffusers"}
 """Packages without which an example is skipped."""
@@ -55,7 +67,9 @@ def test_example(name: str, tmp_path: Path) -> None:
     if name in NEEDS:
         pytest.importorskip(NEEDS[name])
     given, said = EXAMPLES[name]
-    made = {"sees": sighted, "hears": hearing, "pairs": paired}.get(str(given))
+    made = {"sees": sighted, "hears": hearing, "pairs": paired, "native": saved, "proteins": esm}.get(
+        str(given)
+    )
     words = [str(made(tmp_path / "base") if made else tiny_run())] if given else SHORTER.get(name, [])
     done = subprocess.run(
         [sys.executable, str(ROOT / "examples" / f"{name}.py"), *words],

@@ -27,6 +27,7 @@ from onebase.tasks.options import read_options
 from onebase.tasks.table import TASKS
 from tests.formats.speech import speech_folder
 from tests.helpers import tiny_base
+from tests.native import native
 from tests.pretrained import onebase as command
 
 TOLERANCE = 1e-5
@@ -279,3 +280,30 @@ def test_an_unlike_sample_is_not_padded_into_the_loss(base: Base, room: Path) ->
             for s in (samples[0], swapped)
         )
     assert abs(a - b) > 1e-4
+
+
+def test_a_base_of_patches_learns_by_the_same_task(tmp_path: Path) -> None:
+    """The sound stands in its own sequence; the words after it are learnt, and answered."""
+    rows = [
+        {"audio": str(tone(tmp_path / f"{i}.wav", 300 + 1200 * (i % 2) + i)), "text": TEXTS[i % 2]}
+        for i in range(8)
+    ]
+    base = native()
+    adapter = base.adapt(rows, task="transcribe", method="full", lr=3e-3, epochs=30, batch_size=4)
+    assert adapter.record.get("tokens.supervised") > 0
+    on = base.with_adapter(adapter)
+    found = onebase.evaluate(on, rows)
+    assert found["wer"].value == found["cer"].value == 0.0
+    assert found["nats_per_token"].value < 0.5
+    assert onebase.evaluate(base, rows, task="transcribe")["wer"].value > 0.9
+    task = TASKS["transcribe"]
+    assert task.answer is not None and on.transcribe(rows[1]["audio"]).text.strip() == "the dog"
+    assert [a.line for a in task.answer(on, [{"audio": r["audio"]} for r in rows[:2]])] == list(TEXTS)
+    plan = base.plan_adapt(rows, task="transcribe", method="lora")
+    assert "<|audio|>10<|patches|>[audio 0.4 s]«<|end_media|>the fox<|eos|>»" in plan.text
+    assert plan.facts["sequence_length"] == 24  # the patches are among the tokens
+    with pytest.raises(DataError, match="row 1 has the language 'en', and this base knows none"):
+        base.adapt([{**rows[0], "language": "en"}], task="transcribe", method="lora")
+    (tmp_path / "long.wav").write_bytes(tone(tmp_path / "l.wav", 400, 3.0).read_bytes())
+    with pytest.raises(DataError, match="long.wav"):
+        base.adapt([{**rows[0], "audio": str(tmp_path / "long.wav")}], task="transcribe", method="lora")

@@ -112,8 +112,8 @@ class Understanding(Bound):
         return spans(of_task(self, "tag", "tags"), list(texts))
 
     def contacts(self, sequence: str) -> Tensor:
-        """Probabilities that two residues of a protein are in contact (C-beta atoms within 8 angstrom), float32 [L, L], from the base's attention maps
-        (docs/proteins.md). The regression is the one that the base came with (ESM-2). Raises UserError where there is none,
+        """Probabilities that two residues of a protein are in contact (C-beta atoms within 8 angstrom), float32 [L, L]: by an adapter of task contacts, or
+        else from the base's attention maps by the regression that it came with (ESM-2; docs/proteins.md). Raises UserError where there is neither,
         DataError for a sequence that is empty or too long."""
         return predicted_contacts(self, sequence)
 

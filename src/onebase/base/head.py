@@ -54,7 +54,8 @@ class HeadConfig:
     gives: "one" of the labels; "many" (multilabel, a probability per label); a "value" (no labels; mean + scale * output, in the units
     of the data); "spans" (outputs per token: outside of all spans, then begin and inside of each label; no pooling); an "answer"
     (two outputs per token: the start and the end of the answer to a question); or "masks" (an output per pixel of each patch, `patch` x `patch`
-    pixels: `base.masks`).
+    pixels: `base.masks`), or "contacts" (an output per pair of residues for each of `bins`, edges in angstrom between which their distance is:
+    `base.pairs`).
     tags: names of the outputs per token, if they have another order or scheme (B-name, I-name, name, O). sigmoid: apply a sigmoid to a
     value. pairs: a row may have a `text_pair`, which is read with its text. typed: the second text of a pair has type 1. pad: tokens of
     this id at the end of a text are not read. limit: maximum tokens of a text or a pair (null: the context). long: what to do with texts
@@ -65,7 +66,7 @@ class HeadConfig:
     labels: tuple[str, ...] = ()
     pooling: Read = "both"
     reads: str = "text"
-    gives: Literal["one", "many", "value", "spans", "answer", "masks"] = "one"
+    gives: Literal["one", "many", "value", "spans", "answer", "masks", "contacts"] = "one"
     mean: float = 0.0
     scale: float = 1.0
     layer: LayerConfig | None = None
@@ -78,14 +79,20 @@ class HeadConfig:
     long: Long = later("refuse")
     counts: bool = later(False)
     patch: int = later(0)
+    bins: tuple[float, ...] = later(())
 
     def __post_init__(self) -> None:
-        if not self.labels and self.gives not in ("value", "answer", "masks"):
+        if not self.labels and self.gives not in ("value", "answer", "masks", "contacts"):
             raise ConfigError("a head has no labels", "name them in `labels`")
         if (self.gives == "masks") != (self.patch > 0):
             raise ConfigError(
                 f"a head that gives {self.gives} has patches of {self.patch} pixels",
                 "masks need the patch of the image codec, other heads have none (0)",
+            )
+        if (self.gives == "contacts") != bool(self.bins) or list(self.bins) != sorted(set(self.bins)):
+            raise ConfigError(
+                f"a head that gives {self.gives} has the bins {list(self.bins)}",
+                "contacts need edges of distances in rising order, other heads have none",
             )
         if not (math.isfinite(self.mean) and 0 < self.scale < math.inf):
             raise ConfigError(
@@ -100,13 +107,15 @@ class HeadConfig:
 
     @property
     def outputs(self) -> int:
-        """Number of outputs per text, per token, or per patch of an image."""
+        """Number of outputs per text, per token, per pair of tokens, or per patch of an image."""
         if self.gives == "value":
             return 1
         if self.gives == "answer":
             return 2
         if self.gives == "masks":
             return self.patch**2
+        if self.gives == "contacts":
+            return len(self.bins) + 1
         if self.gives == "spans":
             return len(self.tags) or 1 + 2 * len(self.labels)
         return len(self.labels)

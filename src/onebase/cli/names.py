@@ -16,15 +16,38 @@ if TYPE_CHECKING:
 BUILT_IN = {
     "tasks": (
         *("classify", "regress", "tag", "complete", "chat", "embed", "rerank", "extract"),
-        *("prefer", "reward", "reinforce", "continue", "distil", "transcribe", "caption", "segment"),
+        *("prefer", "reward", "reinforce", "continue", "distil", "transcribe", "caption", "draw", "segment"),
+        "contacts",
     ),
     "methods": ("prompt", "head", "lora", "soft", "prefix", "full"),
     "scored": (
         *("classify", "regress", "tag", "complete", "chat", "embed", "rerank", "extract"),
-        *("prefer", "reward", "reinforce", "continue", "transcribe", "caption", "segment", "text"),
+        *(
+            "prefer",
+            "reward",
+            "reinforce",
+            "continue",
+            "transcribe",
+            "caption",
+            "draw",
+            "segment",
+            "contacts",
+            "text",
+        ),
     ),
     "judged": ("prefer", "reinforce"),
-    "applied": ("classify", "regress", "tag", "rerank", "extract", "reward", "transcribe", "caption"),
+    "applied": (
+        "classify",
+        "regress",
+        "tag",
+        "rerank",
+        "extract",
+        "reward",
+        "transcribe",
+        "caption",
+        "draw",
+        "contacts",
+    ),
 }
 OPTIONS = Path(__file__).with_name("options.json")
 """Common options and those of each task and method, copied from the tables; `python -m onebase.cli.names` regenerates the file."""

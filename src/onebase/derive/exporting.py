@@ -24,6 +24,9 @@ from onebase.methods.peft import write
 from onebase.methods.stacking import alone, refuse_unmergeable
 from onebase.modality.image.config import PoolConfig
 
+NO_PLACE = ("masks", "contacts")
+"""What heads give that no class of transformers has."""
+
 
 def _write_hf(base: Bound, out: Path, options: Mapping[str, Any]) -> None:
     """Write a transformers folder. If the adapter has a head, the model is written with it."""
@@ -32,6 +35,11 @@ def _write_hf(base: Bound, out: Path, options: Mapping[str, Any]) -> None:
     if on is None or on.config.head is None:
         save_hf(_plain(base), out)
         return
+    if on.config.head.gives in NO_PLACE:
+        raise UserError(
+            f"a head that gives {on.config.head.gives} has no place in a layout of transformers",
+            "export the base without it (in Python: base.plain.export), and keep the onebase folder for it",
+        )
     heads_alone = all(a.method == "head" for a in on.stack)
     loaded = base.plain.loaded if heads_alone else _plain(base)
     module = on.base.model.heads[on.name]
@@ -44,14 +52,8 @@ def _write_hf(base: Bound, out: Path, options: Mapping[str, Any]) -> None:
 
 
 def with_classes(base: LoadedBase, head: OwnHead) -> LoadedBase:
-    """The base with this head as its image classifier. Raises ConfigError if the base cannot hold it, UserError for a head that
-    gives masks."""
+    """The base with this head as its image classifier. Raises ConfigError if the base cannot hold it."""
     cfg, codec = base.model.cfg, base.model.cfg.image
-    if head.config.gives == "masks":
-        raise UserError(
-            "a head that gives masks has no place in the layout of an image classifier",
-            "export the base without it (in Python: base.plain.export), and keep the onebase folder for masks",
-        )
     kinds = {"both": "both", "mean": "mean", "last": "first", "cls": "first"}
     if head.config.pooling not in kinds or codec.pool.kind == "attention":
         raise ConfigError(

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from onebase.base.folder import LoadedBase
 from onebase.base.head import ContactHead
 from onebase.data.structures import APART, NEAR, Structure, pairs
+from onebase.engine.distances import contacts_of, residue_tokens
 from onebase.errors import DataError, UserError
 from onebase.methods.bound import Bound
 from onebase.methods.logistic import solve
@@ -45,10 +46,8 @@ def attention_maps(base: LoadedBase, sequence: str, routing: AdapterRouting | No
             "use ESM-2, or pretrain recipes/protein.yaml (docs/proteins.md)",
         )
     tokenizer = base.codec.tokenizer
-    inner = tokenizer.encode(sequence.strip())
-    _check(sequence.strip(), len(inner), min(LONGEST, base.model.cfg.text.context - 2))
-    ids = tokenizer.framed(inner)
-    first = len(tokenizer.begun([]))
+    ids = residue_tokens(base, sequence, LONGEST).ids.tolist()
+    first, size = len(tokenizer.begun([])), len(ids) - len(tokenizer.framed([]))
     caught: list[Tensor] = []
 
     def catch(module: nn.Module, args: tuple[object, ...]) -> None:
@@ -58,7 +57,7 @@ def attention_maps(base: LoadedBase, sequence: str, routing: AdapterRouting | No
         q_NTH, k_GTH = q_BTNH[0].transpose(0, 1).float(), k_BTGH[0].transpose(0, 1).float()
         k_NTH = k_GTH.repeat_interleave(len(q_NTH) // len(k_GTH), 0)
         maps_NTT = (q_NTH @ k_NTH.transpose(1, 2) * module.scale).softmax(-1)
-        kept = slice(first, first + len(inner))
+        kept = slice(first, first + size)
         caught.append(maps_NTT[:, kept, kept])
 
     hooks = [block.attn.register_forward_pre_hook(catch) for block in base.model.trunk.blocks]  # type: ignore[union-attr]
@@ -70,21 +69,6 @@ def attention_maps(base: LoadedBase, sequence: str, routing: AdapterRouting | No
     return torch.cat(caught)
 
 
-def _check(sequence: str, tokens: int, most: int) -> None:
-    if not tokens:
-        raise DataError("the sequence is empty", "give the letters of a protein, for example MKTAYIAK")
-    if tokens != len(sequence):
-        raise DataError(
-            f"this base reads the {len(sequence)} residues as {tokens} tokens, and contacts need one token for each",
-            "use a protein base, or remove characters that are no residues",
-        )
-    if tokens > most:
-        raise DataError(
-            f"the sequence has {tokens:,} residues, and contacts are predicted for at most {most:,}",
-            "cut it into domains",
-        )
-
-
 def contact_features(maps_CLL: Tensor) -> Tensor:
     """The maps as the regression reads them, float32 [L, L, C]: symmetric, and less the product of their averages (APC)."""
     sym_CLL = maps_CLL + maps_CLL.transpose(1, 2)
@@ -94,13 +78,15 @@ def contact_features(maps_CLL: Tensor) -> Tensor:
 
 
 def predicted_contacts(bound: Bound, sequence: str) -> Tensor:
-    """Probabilities of contact between residues, float32 [L, L], symmetric. Raises UserError for a base without a regression of contacts, and the errors
-    of `attention_maps`."""
+    """Probabilities of contact between residues, float32 [L, L], symmetric: by an adapter of task contacts, or by the base's regression of contacts. Raises
+    UserError for a base with neither, and the errors of `attention_maps`."""
+    if (on := bound.attached) is not None and on.task == "contacts":
+        return contacts_of(on, [residue_tokens(bound.loaded, sequence, LONGEST)])[0]
     head = bound.loaded.contacts
     if head is None:
         raise UserError(
-            "this base has no regression of contacts",
-            "import an ESM-2 folder that has one (docs/proteins.md)",
+            "this base has no regression of contacts, and no adapter of task contacts is on it",
+            "import an ESM-2 folder that has one, or train an adapter (docs/proteins.md)",
         )
     features_LLC = contact_features(attention_maps(bound.loaded, sequence, bound.routing))
     return (features_LLC @ head.weight_C.to(features_LLC) + head.bias).sigmoid().cpu()

@@ -60,6 +60,25 @@ class MaskPairs:
 
 
 @dataclass(frozen=True, eq=False)
+class Drawn:
+    """One drawn picture per row beside the real one: flow_N, the flow loss of the real one; labels, what both show; their features, [N, F] each
+    (`evaluation.pictures`)."""
+
+    flow_N: Array
+    labels: Sequence[str]
+    real_NF: Array
+    found_NF: Array
+
+
+@dataclass(frozen=True, eq=False)
+class ContactMaps:
+    """Of each protein with long-range pairs: the share of true contacts among its L / 5 likeliest ones, and among all of them, [N]."""
+
+    precise_N: Array
+    chance_N: Array
+
+
+@dataclass(frozen=True, eq=False)
 class Written:
     """One text per row: the true one and the greedy generation. nats_N, tokens_N: negative log-likelihood and length of the true one."""
 

@@ -40,9 +40,12 @@ from onebase.evaluation.metrics import (
     wins,
 )
 from onebase.evaluation.paired import RowSums, mean_sums
+from onebase.evaluation.pictures import frechet_score, recognised, recognised_real
 from onebase.evaluation.predictions import (
     Alike,
+    ContactMaps,
     Documents,
+    Drawn,
     Graded,
     Judged,
     Labels,
@@ -213,6 +216,35 @@ _add(
     lambda x, seed: mean_score("iou", x.iou_N, seed=seed),
     sums=lambda x: mean_sums(x.iou_N),
 )
+_add(
+    ContactMaps,
+    "long_range_precision",
+    lambda x, seed: mean_score("long_range_precision", x.precise_N, seed=seed),
+    sums=lambda x: mean_sums(x.precise_N),
+)
+_add(ContactMaps, "long_range_chance", lambda x, seed: mean_score("long_range_chance", x.chance_N, seed=seed))
+_add(
+    Drawn,
+    "flow_loss",
+    lambda x, seed: mean_score("flow_loss", x.flow_N, seed=seed),
+    lower=True,
+    sums=lambda x: mean_sums(x.flow_N),
+)
+_add(
+    Drawn,
+    "recognised",
+    lambda x, seed: mean_score("recognised", recognised(x), seed=seed),
+    sums=lambda x: mean_sums(recognised(x)),
+)
+_add(
+    Drawn,
+    "recognised_real",
+    _some(
+        lambda x, seed: mean_score("recognised_real", recognised_real(x), seed=seed),
+        lambda x: len(set(x.labels)) < len(x.labels),
+    ),
+)
+_add(Drawn, "frechet_distance", frechet_score, lower=True)
 _add_group(
     SpanSets,
     lambda x, seed: span_scores(x.truth, x.found, seed=seed),

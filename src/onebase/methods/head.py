@@ -12,6 +12,7 @@ from onebase.base.head import Head, Pooling, Read
 from onebase.base.head import HeadConfig as HeadConfig  # where plug-ins look for it
 from onebase.base.masks import MaskHead
 from onebase.base.model import BaseModel
+from onebase.base.pairs import PairHead
 from onebase.errors import ConfigError
 from onebase.methods.logistic import cross_validated, foldable, solve, spread, stratified
 from onebase.methods.method import Method, MethodPart
@@ -131,6 +132,10 @@ def standardised(x_NP: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return x_NP[0] + mid_P, std_P, (off_NP - mid_P) / std_P
 
 
+KINDS: dict[str, type[Head]] = {"masks": MaskHead, "contacts": PairHead}
+"""Heads with more weights than a linear layer, by what they give."""
+
+
 def owns(key: str) -> bool:
     """See `tensors`."""
     return key.startswith("head.")
@@ -147,8 +152,7 @@ def tensors(model: BaseModel, name: str) -> dict[str, Tensor]:
 
 def put(model: BaseModel, name: str, cfg: HeadConfig, found: dict[str, Tensor]) -> None:
     """Attach a saved head. Raises ConfigError where its tensors do not fit the config, or the base's vocabulary."""
-    kind = MaskHead if cfg.gives == "masks" else Head
-    head = kind.of(cfg, found)
+    head = KINDS.get(cfg.gives, Head).of(cfg, found)
     if (
         isinstance(head, Head)
         and head.counts_VC is not None

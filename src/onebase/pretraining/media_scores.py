@@ -2,9 +2,6 @@
 
 from dataclasses import replace
 
-import numpy as np
-import torch
-
 from onebase.base.folder import LoadedBase
 from onebase.data.sources import MARK, Document
 from onebase.data.tokenising import media_sample
@@ -14,13 +11,9 @@ from onebase.evaluation.bootstrap import Score, mean_score
 from onebase.evaluation.likelihood import DocumentNats, by_source, nats_of
 from onebase.modality.text.sample import Tokens
 from onebase.objective.flow_config import AS_READ
-from onebase.objective.mixed import Mixed, flow_losses, generated
+from onebase.objective.mixed import Mixed, generated
 from onebase.pretraining.heldout import Heldout
-from onebase.tasks.media_rows import text_nats
-
-TIMES = (0.1, 0.3, 0.5, 0.7, 0.9)
-"""Of the flow: 0 is noise, 1 is clean."""
-BATCH = 16
+from onebase.tasks.media_rows import TIMES, flow_losses_of, text_nats
 
 
 def text_scores(base: LoadedBase, held: Heldout) -> dict[str, Score]:
@@ -42,31 +35,19 @@ def _media_nats(base: LoadedBase, source: str, held: Heldout) -> list[DocumentNa
     return [DocumentNats(source, float(n), len(text), int(t)) for n, text, t in rows if text]
 
 
-@torch.no_grad()
 def flow_scores(base: LoadedBase, held: Heldout) -> dict[str, Score]:
     """Mean loss of predicting clean patches, by source, codec and time: `digits.image_patches.t0.3`."""
     out: dict[str, Score] = {}
     for source in held.documents:
         share = replace(held, tokens=held.tokens // len(TIMES))
         each = [generated(t) for _, t in _tokens(base, source, share)]
-        for codec, module in base.model.patches.items():
+        for codec in base.model.patches:
             rows = [t for t in each if any(m.kind == codec and m.noise for m in t.media)]
             if not rows:
                 continue
             for time in TIMES:
-                values: list[float] = []
-                for first in range(0, len(rows), BATCH):
-                    part = rows[first : first + BATCH]
-                    length = max(map(len, part))
-                    objective = replace(Mixed.of(base.model, length, AS_READ), time=time)
-                    batch = objective.batch([[t] for t in part], first).to(base.model.device)
-                    read = batch.inputs["text"]
-                    h_BTD = base.model.hidden(read.ids_BT, read.cols, read.mask, media=read.media).hidden
-                    goal = [batch.targets[f"flow.{codec}.{k}"] for k in ("clean", "t", "place")]
-                    loss_N = flow_losses(module, h_BTD, *goal)
-                    owner_N = goal[2] // length
-                    values += [float(loss_N[owner_N == b].mean()) for b in range(len(part))]
-                out[f"{source}.{codec}.t{time}"] = mean_score("flow_loss", np.asarray(values))
+                values = flow_losses_of(base.model, rows, codec, time)
+                out[f"{source}.{codec}.t{time}"] = mean_score("flow_loss", values)
     return out
 
 

@@ -13,14 +13,13 @@ from onebase.data import read_rows
 from onebase.data.labelled import Make, Records
 from onebase.engine import media_samples
 from onebase.engine.image_prompts import sees
-from onebase.engine.media_prompts import media_codec
 from onebase.engine.prompter import Given
-from onebase.errors import DataError, UserError
+from onebase.errors import UserError
 from onebase.evaluation.predictions import Written
 from onebase.methods.bound import Bound
 from onebase.methods.method import Learner, option
 from onebase.modality.media import MEDIA
-from onebase.modality.text.sample import Sample, Segment, Tokens
+from onebase.modality.text.sample import Tokens
 from onebase.objective.base import Objective
 from onebase.objective.flow_config import AS_READ
 from onebase.objective.media_text import MediaText
@@ -29,7 +28,15 @@ from onebase.tasks.base import ScoreRequest, Shown, Task, always
 from onebase.tasks.checks import check_text
 from onebase.tasks.fit import Lesson
 from onebase.tasks.job import Adapting
-from onebase.tasks.media_rows import NO_VIRTUAL, answered, media_lesson, source_of, written
+from onebase.tasks.media_rows import (
+    NO_VIRTUAL,
+    answered,
+    media_lesson,
+    naming,
+    read_patches,
+    source_of,
+    written,
+)
 from onebase.tasks.reading import Row, RowReader, each_row
 
 
@@ -51,15 +58,11 @@ def check_sees(base: LoadedBase) -> None:
 
 def _sample(base: LoadedBase, value: Any, text: str, instruction: str, folder: Path) -> Tokens:
     source, name = source_of(value, "image", folder)
-    try:
+    with naming(name):
         if sees(base):
             image = media_samples.image_content(source, name, base)
             return media_samples.caption(base, image, text, instruction)
-        spans = [Segment("image", source), Segment("text", instruction)][: 2 if instruction else 1]
-        answer = (Segment("text", text, loss=True), Segment("end", None, loss=True))
-        return media_codec(base, "image").tokens(Sample((*spans, *answer), source="image"))
-    except DataError as e:
-        raise DataError(e.cause if name in e.cause else f"{name}: {e.cause}", e.remedy) from None
+        return read_patches(base, "image", source, text, instruction)
 
 
 def samples(reader: RowReader) -> Make:

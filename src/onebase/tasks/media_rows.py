@@ -1,7 +1,7 @@
 """Rows that have a file beside their text: where the file is, the sample's lesson, and the likelihood of the text."""
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 import torch
 
+from onebase.base.folder import LoadedBase
 from onebase.base.model import BaseModel
 from onebase.data import Rows
 from onebase.data.labelled import Make
 from onebase.data.order import ExampleOrder, one_by_one
 from onebase.engine.decoder import generate
 from onebase.engine.image_prompts import sees
-from onebase.engine.media_prompts import media_tokens
+from onebase.engine.media_prompts import media_codec, media_tokens
 from onebase.engine.media_samples import Source, digest_of
 from onebase.engine.sampler import Sampling
 from onebase.errors import DataError
@@ -23,11 +24,12 @@ from onebase.evaluation.bootstrap import Array
 from onebase.evaluation.predictions import Written
 from onebase.methods.bound import Bound
 from onebase.methods.method import Learner
-from onebase.modality.text.sample import Tokens
+from onebase.modality.text.sample import Sample, Segment, Tokens
+from onebase.model.proj import AdapterRouting
 from onebase.objective.base import Objective
 from onebase.objective.flow_config import AS_READ
 from onebase.objective.media_text import MediaText
-from onebase.objective.mixed import Mixed
+from onebase.objective.mixed import Mixed, flow_losses
 from onebase.tasks.base import ScoreRequest
 from onebase.tasks.fit import Lesson, Steps
 from onebase.tasks.job import Adapting, data_facts
@@ -59,13 +61,27 @@ def files_alone(reader: RowReader, column: str) -> Make:
 
     def made(row: Row) -> Any:
         source, name = source_of(row[column], column, reader.folder)
-        try:
+        with naming(name):
             sample = media_tokens(reader.base, (column, source))
-        except DataError as e:
-            raise DataError(e.cause if name in e.cause else f"{name}: {e.cause}", e.remedy) from None
         return reader.too_long(len(sample)) or (sample,)
 
     return each_row(made)
+
+
+@contextmanager
+def naming(file: str) -> Iterator[None]:
+    """A DataError inside the block names the file."""
+    try:
+        yield
+    except DataError as e:
+        raise DataError(e.cause if file in e.cause else f"{file}: {e.cause}", e.remedy) from None
+
+
+def read_patches(base: LoadedBase, kind: str, source: Source, text: str, instruction: str = "") -> Tokens:
+    """A file as patches and then its supervised text, for a base of patches. instruction: a text between the two."""
+    spans = [Segment(kind, source), Segment("text", instruction)][: 2 if instruction else 1]
+    answer = (Segment("text", text, loss=True), Segment("end", None, loss=True))
+    return media_codec(base, kind).tokens(Sample((*spans, *answer), source=kind))
 
 
 def by_content(rows: Rows, column: str) -> Rows:
@@ -109,7 +125,8 @@ def media_steps(
         per_step = max(1, min(o.batch_size, len(tokens) // 4))
         plan = ExampleOrder(one_by_one(tokens), per_step, o.seed, o.epochs)
         longest = max(len(t) for t in tokens)
-        inside = max(sum(m.content.shape[0] for m in t.media if not len(m.content.shape) > 1) for t in tokens)
+        apart = job.base.model.cfg.trunks  # media of a trunk of their own; patches stand among the tokens
+        inside = max(sum(m.content.shape[0] for m in t.media if m.kind in apart) for t in tokens)
         return Steps(objective(learner, longest), plan, longest + inside)
 
     return steps
@@ -127,6 +144,37 @@ def text_nats(model: BaseModel, tokens: Sequence[Tokens], objective: Objective) 
         nats.append(float(total))
         counts.append(float(count))
     return np.array(nats), np.array(counts)
+
+
+TIMES = (0.1, 0.3, 0.5, 0.7, 0.9)
+"""Of the flow, at which its loss is measured: 0 is noise, 1 is clean."""
+BATCH = 16
+"""Samples that are read at once."""
+
+
+@torch.no_grad()
+def flow_losses_of(
+    model: BaseModel,
+    tokens: Sequence[Tokens],
+    codec: str,
+    time: float,
+    routing: AdapterRouting | None = None,
+) -> Array:
+    """Mean loss of predicting the clean patches of each sample's generated media at one time of the flow, float64 [N]. The noise of a sample
+    depends on its number alone."""
+    values = list[float]()
+    for first in range(0, len(tokens), BATCH):
+        part = tokens[first : first + BATCH]
+        length = max(map(len, part))
+        objective = replace(Mixed.of(model, length, AS_READ, routing=routing), time=time)
+        batch = objective.batch([[t] for t in part], first).to(model.device)
+        read = batch.inputs["text"]
+        h_BTD = model.hidden(read.ids_BT, read.cols, read.mask, media=read.media, routing=routing).hidden
+        goal = [batch.targets[f"flow.{codec}.{k}"] for k in ("clean", "t", "place")]
+        loss_N = flow_losses(model.patches[codec], h_BTD, *goal)
+        owner_N = goal[2] // length
+        values += [float(loss_N[owner_N == b].mean()) for b in range(len(part))]
+    return np.array(values)
 
 
 def written(request: ScoreRequest, tokens: Sequence[Tokens], answers: Sequence[str]) -> Written:

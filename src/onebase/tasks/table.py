@@ -20,8 +20,10 @@ from onebase.opening.names import resolved
 from onebase.tasks import (
     caption,
     classify,
+    contacts,
     continued,
     distil,
+    draw,
     embed,
     extract,
     prefer,
@@ -74,7 +76,9 @@ TASKS: dict[str, Task] = {
         distil.TASK,
         transcribe.TASK,
         caption.TASK,
+        draw.TASK,
         segment.TASK,
+        contacts.TASK,
     )
 }
 

@@ -33,7 +33,7 @@ def problems(item: Tokens, tokenizer: Tokenizer) -> Iterator[tuple[str, str]]:
     """(code, problem) of a sample, each code once.
 
     Every supervised span must end in a stop token (`<|eos|>` or `<|end|>` in our own; white space may follow it), else the model
-    never learns to stop.
+    never learns to stop; or before media that are to be generated, which it announces.
     """
     tok, roles, bos = tokenizer, tokenizer.roles, tokenizer.bos
     stop = stop_ids(tok)
@@ -62,7 +62,10 @@ def _doubled(item: Tokens, tok: Tokenizer, stop: frozenset[int]) -> bool:
 
 
 def _endless(item: Tokens, tok: Tokenizer, stop: frozenset[int]) -> Iterator[tuple[str, str]]:
+    made = {m.start for m in item.media if m.noise}
     for a, b in stretches(item):
+        if b in made:
+            continue
         stretch = item.ids[a:b].tolist()
         last = next((i for i in range(len(stretch) - 1, -1, -1) if stretch[i] in stop), None)
         if last is not None and not _has_text(tok, stretch[last + 1 :]):
