@@ -3,13 +3,14 @@
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 
 from onebase.base.model import BaseModel
 from onebase.data import Rows
+from onebase.data.bad_rows import refuse_bad
 from onebase.data.order import ExampleOrder, one_by_one
 from onebase.engine.decoder import generate
 from onebase.engine.image_prompts import sees
@@ -20,6 +21,7 @@ from onebase.evaluation.bootstrap import Array
 from onebase.evaluation.predictions import Written
 from onebase.methods.bound import Bound
 from onebase.methods.method import Learner
+from onebase.modality.image.pixels import check_picture
 from onebase.modality.text.sample import Tokens
 from onebase.objective.base import Objective
 from onebase.objective.flow_config import AS_READ
@@ -31,6 +33,7 @@ from onebase.tasks.job import Adapting, data_facts
 from onebase.tasks.ledgers import check_written
 from onebase.tasks.reading import samples_in, special_ids
 
+T = TypeVar("T")
 NO_VIRTUAL = "virtual tokens stand before a text, and here media do"
 
 
@@ -49,6 +52,21 @@ def source_of(value: Any, column: str, folder: Path) -> tuple[Source, str]:
             raise DataError(f"'{column}': there is no file {path}", "check the path")
         return path, str(path)
     raise DataError(f"'{column}' is {type(value).__name__}, a path is expected", "fix the row")
+
+
+def pictures_read(rows: Rows, paths: Sequence[Path], read: Callable[[], T]) -> T:
+    """What `read` makes of the pictures of rows. Where it cannot read one, all that cannot be read are named with their rows (BadRows)."""
+    try:
+        return read()
+    except DataError:
+        bad: dict[int, tuple[str, str]] = {}
+        for i, path in enumerate(paths):
+            try:
+                check_picture(path)
+            except DataError as e:
+                bad[i] = e.cause, e.remedy
+        refuse_bad(bad, rows.places)
+        raise
 
 
 def by_content(rows: Rows, column: str) -> Rows:
