@@ -19,6 +19,7 @@ from onebase.errors import DataError, UserError
 from onebase.evaluation.predictions import Written
 from onebase.methods.bound import Bound
 from onebase.methods.method import Learner, option
+from onebase.modality.image.pixels import check_picture
 from onebase.modality.media import MEDIA
 from onebase.modality.text.sample import Sample, Segment, Tokens
 from onebase.objective.base import Objective
@@ -55,6 +56,7 @@ def _sample(base: LoadedBase, value: Any, text: str, instruction: str, folder: P
         if sees(base):
             image = media_samples.image_content(source, name, base)
             return media_samples.caption(base, image, text, instruction)
+        check_picture(source, name)  # its header alone says how many patches it has
         spans = [Segment("image", source), Segment("text", instruction)][: 2 if instruction else 1]
         answer = (Segment("text", text, loss=True), Segment("end", None, loss=True))
         return media_codec(base, "image").tokens(Sample((*spans, *answer), source="image"))

@@ -27,6 +27,8 @@ FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 REMEDY = f"give an intact file: {', '.join(FORMATS)}"
 MAX_PIXELS = 89_478_485
 """Limit for an image and for its resized forms (256 MB in three channels; Pillow's own limit). A small file can announce any size."""
+STRIP = 1 << 20
+"""Pixels that are put on white at a time."""
 ORIENTATION = 0x0112
 """EXIF tag: 5 to 8 exchange width and height."""
 DEEP = ("I;16", "I;16L", "I;16B", "I;16N")
@@ -85,17 +87,29 @@ def _opened(source: str | Path | bytes, name: str) -> "Iterator[Image]":
 def _plain(found: "Image") -> "Image":
     from PIL import Image, ImageOps
 
-    image = ImageOps.exif_transpose(found)
+    ImageOps.exif_transpose(found, in_place=True)  # each copy of the largest picture would be 360 MB
+    image = found
     if image.mode in DEEP:
         deep = np.asarray(image).astype(np.uint32)
         return Image.fromarray(((deep + 128) // 257).astype(np.uint8)).convert("RGB")
     if image.mode in ("I", "F"):
         raise ValueError(f"pixels of mode {image.mode} have no maximum value")
     if image.has_transparency_data:
-        seen = image.convert("RGBA")
-        white = Image.new("RGBA", seen.size, (255, 255, 255, 255))
-        return Image.alpha_composite(white, seen).convert("RGB")
-    return image.convert("RGB")
+        return _on_white(image)
+    return image.copy() if image.mode == "RGB" else image.convert("RGB")
+
+
+def _on_white(image: "Image") -> "Image":
+    """A picture with transparency, on white, some rows at a time."""
+    library, (width, height) = pillow(), image.size
+    out: Image = library.new("RGB", image.size)
+    rows = max(1, STRIP // width)
+    for top in range(0, height, rows):
+        box = (0, top, width, min(height, top + rows))
+        seen = image.crop(box).convert("RGBA")
+        white = library.new("RGBA", seen.size, (255, 255, 255, 255))
+        out.paste(library.alpha_composite(white, seen).convert("RGB"), box)
+    return out
 
 
 def prepared(image: "Image", cfg: ImageCodecConfig, name: str = "the image") -> Tensor:
