@@ -75,15 +75,15 @@ def _metadata(cfg: SourceConfig, root: Path) -> dict[str, tuple[str, dict[str, A
 
 def _media_file(path: Path, kind: str, where: str = "") -> MediaFile:
     name, data = f"{where}: {path}" if where else str(path), b""
-    if not (flaw := _flaw(path.stat().st_size, name)):
+    if not (problem := _problem(path.stat().st_size, name)):
         try:
             data = path.read_bytes()
         except OSError as e:
-            flaw = f"{name} cannot be read: {e.strerror}"
-    return MediaFile(kind, data, name, flaw)
+            problem = f"{name} cannot be read: {e.strerror}"
+    return MediaFile(kind, data, name, problem)
 
 
-def _flaw(size: int, name: str) -> str:
+def _problem(size: int, name: str) -> str:
     """Why a file of so many bytes is not read."""
     if not size:
         return f"{name} is empty"
@@ -107,11 +107,11 @@ def _webdataset(cfg: SourceConfig) -> Iterator[Document]:
                     if own != key and members:
                         yield _sample(cfg, f"{path}: {key.lstrip('/')}", f"{name}#{key.lstrip('/')}", members)
                         members = {}
-                    flaw = _flaw(member.size, f"{path}: {member.name}")
+                    problem = _problem(member.size, f"{path}: {member.name}")
                     file, key = tar.extractfile(member), own
                     assert file is not None, "a regular member"
-                    data = b"" if flaw else file.read()
-                    members["." + suffix.lower()] = MediaFile("", data, f"{path}: {member.name}", flaw)
+                    data = b"" if problem else file.read()
+                    members["." + suffix.lower()] = MediaFile("", data, f"{path}: {member.name}", problem)
                 if members:
                     yield _sample(cfg, f"{path}: {key.lstrip('/')}", f"{name}#{key.lstrip('/')}", members)
         except (tarfile.TarError, EOFError, OSError) as e:
@@ -160,9 +160,9 @@ def _parquet(cfg: SourceConfig) -> Iterator[Document]:
                     "write the files into the Parquet file (datasets: embed_external_files), or use a folder",
                 )
             kind = _kind_of(data, str(cell.get("path") or "") if isinstance(cell, dict) else "")
-            flaw = _flaw(len(data), where) or ("" if kind else f"{where}: neither an image nor audio")
+            problem = _problem(len(data), where) or ("" if kind else f"{where}: neither an image nor audio")
             meta = document_split(cfg, where, row)
-            media = MediaFile(kind, b"" if flaw else data, where, flaw)
+            media = MediaFile(kind, b"" if problem else data, where, problem)
             yield captioned(cfg, media, text, f"{name}#{number}", meta)
 
 

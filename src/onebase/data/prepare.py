@@ -184,8 +184,8 @@ def check_media(document: Document) -> None:
             "write U+FFFC in the text for each",
         )
     for media in document.media:
-        if media.flaw:
-            raise DataError(media.flaw, "give an intact file")
+        if media.problem:
+            raise DataError(media.problem, "give an intact file")
         MEDIA[media.kind].check(media.data, media.name or f"{media.kind} of document {document.id!r}")
 
 
