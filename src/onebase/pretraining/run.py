@@ -116,7 +116,7 @@ def _run(
         log(f"{out / 'base'} is already finished{more}")
         return Finished(load_base(out / "base", device=par.device), None, out)
     dataset = _once(par, lambda: _dataset(recipe, out, log))
-    tokenizer = _once(par, lambda: _tokenizer(recipe, out, dataset, log))
+    tokenizer = _once(par, lambda: tokenizer_of(recipe, out, dataset, log))
     codec = TextCodec(tokenizer)
     tokens = _once(par, lambda: TokenSet.build(dataset, "train", tokenizer, out / "tokens", recipe.patches))
     cfg, entry = recipe.base(tokenizer.vocab_size), objective_of(recipe.objective)
@@ -249,7 +249,7 @@ def _media_of(stats: Mapping[str, Any]) -> str:
     return f"{n:,} images and sounds of {stats.get('media_bytes', 0) / 1e6:.2f} MB{bad}, "
 
 
-def _tokenizer(recipe: Recipe, out: Path, dataset: Dataset, log: Tell) -> Tokenizer:
+def tokenizer_of(recipe: Recipe, out: Path, dataset: Dataset, log: Tell) -> Tokenizer:
     if recipe.tokenizer.kind == "residues":
         return residue_tokenizer()
     specials = objective_of(recipe.objective).specials
