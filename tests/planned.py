@@ -81,40 +81,101 @@ def recipe(
     }
 
 
+def base_folder(root: Path, kind: str) -> Path:
+    """A base like ViT or like Whisper, of a few million weights, and rows for it."""
+    if kind == "whisper":
+        import onebase
+        from tests.formats.speech import speech_folder
+
+        sizes = {"d_model": 256, "encoder_layers": 4, "decoder_layers": 4}
+        wide = {"encoder_ffn_dim": 1024, "decoder_ffn_dim": 1024, "max_source_positions": 200}
+        speech_folder(root / "source", **sizes, **wide)
+        onebase.import_base(root / "source", root / "base")
+        rows = [{"audio": f"in/sounds/{i}.wav", "text": "the quick fox"} for i in range(64)]
+    else:
+        from onebase.base.config import image_base
+        from onebase.base.folder import LoadedBase, save_base
+        from onebase.base.model import BaseModel
+
+        model = BaseModel(image_base(64, 8, width=256, depth=6))
+        model.reset(0)
+        save_base(root / "base", LoadedBase(model.eval(), None))
+        rows = [{"image": f"in/pictures/{i}.png", "label": "ab"[i % 2]} for i in range(64)]
+    (root / "rows.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    return root
+
+
+HOW: dict[str, dict[str, Any]] = {
+    "whisper": {"task": "transcribe", "method": "full", "language": "en", "batch_size": 8, "epochs": 1},
+    "vit": {"task": "classify", "method": "full", "batch_size": 32, "epochs": 2},
+}
+
+
+def adapted(kind: str, root: Path, *, dry: bool) -> dict[str, Any]:
+    """The plan of an adaptation, or how it went: seconds of a step and the peak since before the first."""
+    import torch
+
+    import onebase
+    from onebase.train.callbacks import NoCallback, StepInfo
+    from onebase.train.memory import forget_peak, held, most_held
+
+    base, cpu = onebase.load(root / "base", device="cpu", dtype="fp32"), torch.device("cpu")
+    if dry:
+        return dict(base.plan_adapt(root / "rows.jsonl", **HOW[kind]).facts)
+    before, peaks, times = list[int](), list[int](), list[float]()
+
+    class Watch(NoCallback):
+        def start(self, step: int, total: int | None) -> None:
+            forget_peak(cpu)
+            before.append(held(cpu))
+
+        def step(self, info: StepInfo) -> None:
+            peaks.append(most_held(cpu))
+            times.append(info.seconds)
+
+    base.adapt(root / "rows.jsonl", callbacks=[Watch()], **HOW[kind])
+    seconds = [b - a for a, b in itertools.pairwise(times)]
+    return {"step_seconds": statistics.median(seconds), "peak_bytes": max(peaks) - before[0]}
+
+
 def said(what: str, asked: dict[str, Any], out: Path) -> dict[str, Any]:
     """What a fresh process says of a recipe: `plan`, or `run`."""
     out.mkdir(parents=True, exist_ok=True)
     (out / "recipe.json").write_text(json.dumps(asked))
-    words = [sys.executable, __file__, what, str(out / "recipe.json"), str(out / what)]
-    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=900)
+    return spoken(what, str(out / "recipe.json"), str(out / what))
+
+
+def spoken(*words: str) -> dict[str, Any]:
+    """The last line of a fresh process."""
+    done = subprocess.run(
+        [sys.executable, __file__, *words], cwd=ROOT, capture_output=True, text=True, timeout=900
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return found
 
 
-def resident(key: str = "VmHWM") -> int:
-    """Bytes of this process in memory: the most so far, or now (VmRSS)."""
-    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(key))
-
-
 def ran(asked: dict[str, Any], out: Path) -> dict[str, Any]:
     """Run the recipe: seconds and tokens a second of a step without the first two, and the peak of its steps above what was there before the model."""
+    import torch
+
     from onebase import config as configs
     from onebase.pretraining import run
     from onebase.pretraining.recipe import Recipe
     from onebase.train.callbacks import NoCallback, StepInfo
+    from onebase.train.memory import held, most_held
 
+    cpu = torch.device("cpu")
     before, peaks, infos = list[int](), list[int](), list[StepInfo]()
 
     class Model(run.BaseModel):  # type: ignore[name-defined,misc]
         def __init__(self, *given: Any) -> None:
-            before.append(resident("VmRSS"))
+            before.append(held(cpu))
             super().__init__(*given)
 
     class Watch(NoCallback):
         def step(self, info: StepInfo) -> None:
-            peaks.append(resident())
+            peaks.append(most_held(cpu))
             infos.append(info)
 
     run.BaseModel = Model  # type: ignore[attr-defined]
@@ -127,7 +188,6 @@ def ran(asked: dict[str, Any], out: Path) -> dict[str, Any]:
         "tokens_per_step": statistics.mean(tokens),
         "peak_bytes": max(peaks) - before[0],
         "before_bytes": before[0],
-        "peaks": [p - before[0] for p in peaks],
     }
 
 
@@ -144,5 +204,9 @@ def planned(asked: dict[str, Any]) -> dict[str, Any]:
 
 if __name__ == "__main__":
     sys.path.insert(0, str(ROOT))
-    given = json.loads(Path(sys.argv[2]).read_text())
-    print(json.dumps(planned(given) if sys.argv[1] == "plan" else ran(given, Path(sys.argv[3]))))
+    what, about, folder = sys.argv[1:]
+    if what in ("adapt", "dry-run"):
+        print(json.dumps(adapted(about, Path(folder), dry=what == "dry-run")))
+    else:
+        given = json.loads(Path(about).read_text())
+        print(json.dumps(planned(given) if what == "plan" else ran(given, Path(folder))))

@@ -9,7 +9,6 @@ from __future__ import annotations
 import itertools
 import json
 import logging
-import statistics
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -154,6 +153,7 @@ def probe(asked: dict[str, Any]) -> None:
     from onebase.modality.text.residues import residue_tokenizer
     from onebase.modality.text.tokenizer import Tokenizer
     from onebase.model.device import pick_device
+    from onebase.train.memory import held, most_held
 
     recipe = from_dict(Recipe, asked["recipe"], "recipe")
     micro, train = asked["micro"], recipe.train
@@ -171,13 +171,13 @@ def probe(asked: dict[str, Any]) -> None:
 
     plan = rows(micro)
     batches = [objective.batch(plan.rows(i), i * micro) for i in range(max(1, min(8, 32 // micro)))]
-    program = _resident("VmRSS", device)
+    program = held(device)
     peak, seconds, model = 0, dict[int, float](), _model(cfg, train.seed, device)
     for many in (2, 1) if micro < train.batch_size else (1,):
         size = min(many * micro, train.batch_size)
         few = replace(train, batch_size=size, micro_batch=micro)
         seconds[many] = _timed(model, objective, rows(size), few)
-        peak = peak or _resident("VmHWM", device) - program  # of the first, in memory that nothing was in
+        peak = peak or most_held(device) - program  # of the first, in memory that nothing was in
     count = len(batches) * micro
     media = [(k, len(p.t_N)) for b in batches for k, p in b.inputs["text"].media.items()]
     found = {k: sum(n for name, n in media if name == k) / count for k in recipe.patches}
@@ -202,7 +202,7 @@ def _model(cfg: BaseConfig, seed: int, device: torch.device) -> BaseModel:
 
 
 def _timed(model: BaseModel, objective: Objective, rows: RowPlan, train: TrainConfig) -> float:
-    """Median seconds of steps, by the loop itself."""
+    """Seconds of a step, by the loop itself: of the quickest, because other programs can only make it slower."""
     from onebase.train.callbacks import NoCallback, StepInfo
     from onebase.train.loop import Job, run
 
@@ -216,22 +216,10 @@ def _timed(model: BaseModel, objective: Objective, rows: RowPlan, train: TrainCo
         train, steps=STEPS, tokens=None, minutes=None, eval_every=0, checkpoint=CheckpointConfig(flat=False)
     )
     run(Job(model, objective, rows, few, callbacks=[Watch()]))
-    return statistics.median(b - a for a, b in itertools.pairwise(times[SKIPPED - 1 :]))
+    return min(b - a for a, b in itertools.pairwise(times[SKIPPED - 1 :]))
 
 
 def cut(cfg: BaseConfig, blocks: int) -> BaseConfig:
     """The config with the first blocks alone."""
     trunk = cfg.trunks["text"]
     return replace(cfg, trunks={"text": replace(trunk, blocks=trunk.blocks[:blocks])})
-
-
-def _resident(key: str, device: torch.device) -> int:
-    """Bytes of this process in memory: now (VmRSS) or at most so far (VmHWM); on a GPU, those that torch holds there."""
-    import torch
-
-    if device.type == "cuda":
-        return int(
-            torch.cuda.memory_reserved(device) if key == "VmRSS" else torch.cuda.max_memory_reserved(device)
-        )
-    with open("/proc/self/status", encoding="ascii") as f:
-        return next(int(line.split()[1]) * 1024 for line in f if line.startswith(key))
