@@ -43,7 +43,7 @@ def test_flops_of_media_are_those_that_are_run() -> None:
     found = step_flops(cfg, 32, tokens, learnt)
     assert set(found) == {"text", "image_patches"} and learnt["image_patches"] > 0
     assert sum(found.values()) == pytest.approx(counted_flops(model, objective, batch), rel=0.15)
-    less = step_flops(cfg, 32, tokens, {k: 0.0 for k in learnt})
+    less = step_flops(cfg, 32, tokens, dict.fromkeys(learnt, 0.0))
     assert less["image_patches"] < found["image_patches"] and less["text"] == found["text"]
 
 
