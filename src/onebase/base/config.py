@@ -1,7 +1,8 @@
 """The config of a base: named trunks, codecs and links; and functions that build common configs."""
 
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 from onebase.base.links import Link, link_parameters
 from onebase.config import config
@@ -10,7 +11,7 @@ from onebase.modality.audio.config import AudioCodecConfig
 from onebase.modality.image.config import ImageCodecConfig, PoolConfig, image_vectors
 from onebase.modality.kinds import CODECS, CodecConfig
 from onebase.modality.latents.config import LatentsConfig
-from onebase.modality.patches.config import PatchConfig
+from onebase.modality.patches.config import PatchConfig, patch_flops
 from onebase.modality.text.config import TextCodecConfig
 from onebase.model import count
 from onebase.model.config import (
@@ -219,6 +220,25 @@ def base_parameters(cfg: BaseConfig) -> int:
     return total + sum(
         link_parameters(x, cfg.trunks[x.src].width, cfg.trunks[x.dst].width) for x in cfg.links
     )
+
+
+def step_flops(
+    cfg: BaseConfig, length: int, tokens: Mapping[str, float], learnt: Mapping[str, float]
+) -> dict[str, float]:
+    """Training FLOPs of so many tokens of each codec, of which so many are patches that are made, in rows of `length`: forward and backward (three
+    forwards), ends included. Text has its head at every position, the others of the row too."""
+    trunk = cfg.trunks["text"]
+    each = count.forward_flops(trunk, length)
+    out = {}
+    for name, n in tokens.items():
+        codec: Any = cfg.codecs[name]
+        if name == "text":
+            ends = 2.0 * cfg.text.vocab_size * trunk.width * sum(tokens.values())
+        else:
+            read, made = patch_flops(codec, trunk.width)
+            ends = n * read + learnt.get(name, 0.0) * made
+        out[name] = 3.0 * (n * each + ends)
+    return out
 
 
 def base_flops(cfg: BaseConfig, length: int) -> float:

@@ -91,6 +91,13 @@ class BadRows(DataError):
         )
 
 
+def left_out(bad: Sequence[str], why: str) -> str:
+    """What is said of documents that are left out: how many, why, and the first 20 by name."""
+    more = f"\n    and {len(bad) - SHOWN:,} more" if len(bad) > SHOWN else ""
+    lines = "".join(f"\n    {b}" for b in bad[:SHOWN])
+    return f"{len(bad):,} documents are left out because {why}:{lines}{more}"
+
+
 def places_of(rows: Sequence[Any]) -> list[str]:
     """Position of each row: from `Rows`, else its number."""
     return rows.places if isinstance(rows, Rows) else [f"row {i}" for i in range(1, len(rows) + 1)]

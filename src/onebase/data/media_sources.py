@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import tarfile
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -72,17 +73,21 @@ def _metadata(cfg: SourceConfig, root: Path) -> dict[str, tuple[str, dict[str, A
     return found
 
 
-def _media_file(path: Path, kind: str) -> MediaFile:
-    check_file(path)
-    _check_size(path.stat().st_size, str(path))
-    return MediaFile(kind, path.read_bytes(), str(path))
+def _media_file(path: Path, kind: str, where: str = "") -> MediaFile:
+    name, data = f"{where}: {path}" if where else str(path), b""
+    if not (problem := _problem(path.stat().st_size, name)):
+        try:
+            data = path.read_bytes()
+        except OSError as e:
+            problem = f"{name} cannot be read: {e.strerror}"
+    return MediaFile(kind, data, name, problem)
 
 
-def _check_size(size: int, name: str) -> None:
+def _problem(size: int, name: str) -> str:
+    """Why a file of so many bytes is not read."""
     if not size:
-        raise DataError(f"{name} is empty", "remove it")
-    if size > LONGEST:
-        raise DataError(f"{name} has {size:,} bytes", f"give files of at most {LONGEST:,} bytes")
+        return f"{name} is empty"
+    return f"{name} has {size:,} bytes, at most {LONGEST:,} are read" if size > LONGEST else ""
 
 
 def _webdataset(cfg: SourceConfig) -> Iterator[Document]:
@@ -92,7 +97,7 @@ def _webdataset(cfg: SourceConfig) -> Iterator[Document]:
         check_file(path)
         try:
             with tarfile.open(path, "r:*") as tar:
-                key, members = "", dict[str, bytes]()
+                key, members = "", dict[str, MediaFile]()
                 for member in tar:
                     if not member.isfile():
                         continue
@@ -102,28 +107,29 @@ def _webdataset(cfg: SourceConfig) -> Iterator[Document]:
                     if own != key and members:
                         yield _sample(cfg, f"{path}: {key.lstrip('/')}", f"{name}#{key.lstrip('/')}", members)
                         members = {}
-                    _check_size(member.size, f"{path}: {member.name}")
+                    problem = _problem(member.size, f"{path}: {member.name}")
                     file, key = tar.extractfile(member), own
                     assert file is not None, "a regular member"
-                    members["." + suffix.lower()] = file.read()
+                    data = b"" if problem else file.read()
+                    members["." + suffix.lower()] = MediaFile("", data, f"{path}: {member.name}", problem)
                 if members:
                     yield _sample(cfg, f"{path}: {key.lstrip('/')}", f"{name}#{key.lstrip('/')}", members)
         except (tarfile.TarError, EOFError, OSError) as e:
             raise DataError(f"{path}: not a tar file, or damaged: {e}", "give an intact .tar file") from None
 
 
-def _sample(cfg: SourceConfig, where: str, id: str, members: Mapping[str, bytes]) -> Document:
+def _sample(cfg: SourceConfig, where: str, id: str, members: Mapping[str, MediaFile]) -> Document:
     known = by_suffix()
-    media = [(known[s].name, data) for s, data in members.items() if s in known]
+    media = [replace(m, kind=known[s].name) for s, m in members.items() if s in known]
     if len(media) != 1:
         raise DataError(
             f"{where}: {len(media)} media files in one sample", "give one beside its .txt or .json"
         )
     meta: dict[str, Any] = {}
     try:
-        text = members.get(".txt", b"").decode()
+        text = members[".txt"].data.decode() if ".txt" in members else ""
         if ".json" in members:
-            row = json.loads(members[".json"])
+            row = json.loads(members[".json"].data)
             if not isinstance(row, dict) or not isinstance(row.get(cfg.text_column, ""), str):
                 raise DataError(
                     f"{where}: its .json has no text '{cfg.text_column}'", "write an object with a text"
@@ -132,7 +138,7 @@ def _sample(cfg: SourceConfig, where: str, id: str, members: Mapping[str, bytes]
             meta = document_split(cfg, where, row)
     except (UnicodeDecodeError, json.JSONDecodeError) as e:
         raise DataError(f"{where}: its text cannot be read: {e}", "write it as UTF-8 text or JSON") from None
-    return captioned(cfg, MediaFile(media[0][0], media[0][1], where), text, id, meta)
+    return captioned(cfg, media[0], text, id, meta)
 
 
 def _parquet(cfg: SourceConfig) -> Iterator[Document]:
@@ -153,14 +159,15 @@ def _parquet(cfg: SourceConfig) -> Iterator[Document]:
                     f"{where}: column '{column}' has no bytes",
                     "write the files into the Parquet file (datasets: embed_external_files), or use a folder",
                 )
-            _check_size(len(data), where)
-            kind = _kind_of(data, str(cell.get("path") or "") if isinstance(cell, dict) else "", where)
+            kind = _kind_of(data, str(cell.get("path") or "") if isinstance(cell, dict) else "")
+            problem = _problem(len(data), where) or ("" if kind else f"{where}: neither an image nor audio")
             meta = document_split(cfg, where, row)
-            yield captioned(cfg, MediaFile(kind, data, where), text, f"{name}#{number}", meta)
+            media = MediaFile(kind, b"" if problem else data, where, problem)
+            yield captioned(cfg, media, text, f"{name}#{number}", meta)
 
 
-def _kind_of(data: bytes, path: str, where: str) -> str:
-    """By the name of the file, or else by how its bytes begin."""
+def _kind_of(data: bytes, path: str) -> str:
+    """By the name of the file, or else by how its bytes begin; "" where neither says it."""
     if (kind := by_suffix().get(Path(path).suffix.lower())) is not None:
         return kind.name
     if (
@@ -171,9 +178,7 @@ def _kind_of(data: bytes, path: str, where: str) -> str:
         return "audio"
     if data[:4] in (b"\x89PNG", b"RIFF", b"GIF8", b"II*\0", b"MM\0*") or data[:2] in (b"\xff\xd8", b"BM"):
         return "image"
-    if data[:1] == b"\xff":
-        return "audio"  # an MP3 frame
-    raise DataError(f"{where}: neither an image nor audio", f"give files of {', '.join(by_suffix())}")
+    return "audio" if data[:1] == b"\xff" else ""  # an MP3 frame
 
 
 def interleaved(cfg: SourceConfig, where: str, parts: list[Any], folder: Path) -> tuple[str, list[MediaFile]]:
@@ -198,7 +203,7 @@ def interleaved(cfg: SourceConfig, where: str, parts: list[Any], folder: Path) -
             if not (path := folder / value).is_file():
                 raise DataError(f"{where}: there is no file {path}", f"paths are relative to {folder}")
             text += MARK
-            media.append(_media_file(path, str(kind)))
+            media.append(_media_file(path, str(kind), where))
     return text, media
 
 

@@ -10,7 +10,7 @@ import hashlib
 import json
 import logging
 import struct
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 from onebase.artifact.disk import disk_errors
 from onebase.artifact.files import ArtifactWriter, write_atomic
 from onebase.artifact.record import Origin, Record
+from onebase.data.bad_rows import left_out
 from onebase.data.dataset import KIND, SCHEMA, Dataset
 from onebase.data.shards import BLOB_COLUMNS, BLOB_GROUP_BYTES, MEDIA_COLUMNS, Blobs, Shards
 from onebase.data.sources import HOLDOUT, MARK, SPLITS, TRAIN, UNKNOWN, Document
@@ -30,6 +31,7 @@ from onebase.modality.media import MEDIA
 
 HOLDOUT_SHARE = 0.02
 """Default share of documents that is held out from training."""
+UNREADABLE = "their media cannot be read"
 log = logging.getLogger(__name__)
 Progress = Callable[[int, int], None]
 
@@ -123,10 +125,10 @@ def prepare(
             else:
                 shards.add(row, len(raw))
         if bad:
-            log.warning("%s", _bad_media(bad))
+            log.warning("%s", left_out(bad, UNREADABLE))
         if not held:
             raise DataError(
-                _bad_media(bad) if bad else "every document is empty",
+                left_out(bad, UNREADABLE) if bad else "every document is empty",
                 "check the sources' paths and text columns",
             )
         files = shards.close() + mixed.close()
@@ -173,7 +175,8 @@ def document_digest(raw: bytes, document: Document) -> bytes:
 
 
 def check_media(document: Document) -> None:
-    """Read the headers of a document's media, before it is stored. Raises DataError naming the file; UserError without the packages."""
+    """Read a document's media before it is stored: images whole, of sounds the header. Raises DataError naming the file; UserError without the
+    packages."""
     if document.text.count(MARK) != len(document.media):
         raise DataError(
             f"document {document.id!r} of '{document.source}' has {document.text.count(MARK)} places for "
@@ -181,14 +184,9 @@ def check_media(document: Document) -> None:
             "write U+FFFC in the text for each",
         )
     for media in document.media:
+        if media.problem:
+            raise DataError(media.problem, "give an intact file")
         MEDIA[media.kind].check(media.data, media.name or f"{media.kind} of document {document.id!r}")
-
-
-def _bad_media(bad: Sequence[str]) -> str:
-    more = f", and {len(bad) - 3:,} more" if len(bad) > 3 else ""
-    return (
-        f"{len(bad):,} documents are left out because their media cannot be read: {'; '.join(bad[:3])}{more}"
-    )
 
 
 def _row(document: Document, digest: str, size: int, split: str) -> tuple[Any, ...]:

@@ -46,6 +46,11 @@ class Shards:
     ) -> None:
         self._writer, self._limit, self._group = writer, limit, group
         self._prefix, self._columns = prefix, columns
+        few = [name for name in columns.names if name != "data"]
+        # A dictionary and the least and largest value would be copies of whole files of media.
+        self._copies: dict[str, Any] = (
+            {} if len(few) == len(columns.names) else {"use_dictionary": few, "write_statistics": few}
+        )
         self._files: list[str] = []
         self._open: pq.ParquetWriter | None = None
         self._rows: list[tuple[Any, ...]] = []
@@ -71,7 +76,7 @@ class Shards:
             self._files.append(f"{self._prefix}-{len(self._files):05d}.parquet")
             path = self._writer.path(self._files[-1])
             with disk_errors(path):
-                self._open = pq.ParquetWriter(path, self._columns, compression="zstd")
+                self._open = pq.ParquetWriter(path, self._columns, compression="zstd", **self._copies)
         columns = zip(*self._rows, strict=True)
         arrays = [pa.array(c, f.type) for c, f in zip(columns, self._columns, strict=True)]
         table = pa.table(arrays, schema=self._columns)

@@ -43,11 +43,13 @@ MARK = "\ufffc"
 
 @dataclass(frozen=True)
 class MediaFile:
-    """An encoded image or sound, as it is on disk. kind: of `modality.media.MEDIA`. name: of the file, and the row in it."""
+    """An encoded image or sound, as it is on disk. kind: of `modality.media.MEDIA`. name: of the file, and the row in it. problem: why it was not read
+    (`data` is then empty); its document is left out."""
 
     kind: str
     data: bytes
     name: str = ""
+    problem: str = ""
 
     @cached_property
     def digest(self) -> str:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from onebase.artifact.files import ArtifactWriter, canonical_json, write_atomic
 from onebase.artifact.raw import save_array
 from onebase.config_plain import to_dict
+from onebase.data import bad_rows
 from onebase.data.captions import CAPTIONED, caption_tokens, picture_row
 from onebase.data.dataset import Dataset
 from onebase.data.media_table import ROW, table_rows
@@ -181,8 +182,7 @@ def media_sample(document: Document) -> Sample:
 def _tell(left_out: list[str], kept: int) -> None:
     if not left_out:
         return
-    more = f", and {len(left_out) - 3:,} more" if len(left_out) > 3 else ""
-    told = f"{len(left_out):,} documents are left out because their media do not fit: {'; '.join(left_out[:3])}{more}"
+    told = bad_rows.left_out(left_out, "their media do not fit")
     if not kept:
         raise DataError(told, "raise `limit` of the modality, or give other documents")
     log.warning("%s", told)

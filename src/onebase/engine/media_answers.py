@@ -21,7 +21,8 @@ from onebase.errors import UserError
 from onebase.modality.image.pixels import read_picture
 from onebase.modality.media import MEDIA
 from onebase.modality.patches.config import ImagePatchesConfig
-from onebase.modality.patches.pictures import fitted, picture_values, to_patches
+from onebase.modality.patches.contents import picture_shape
+from onebase.modality.patches.pictures import picture_values, to_patches
 from onebase.model.proj import AdapterRouting
 
 if TYPE_CHECKING:
@@ -81,9 +82,9 @@ def draw(
     shape, known, start = None, None, None
     if init is not None:
         picture = _opened(init)
+        name = str(init) if isinstance(init, str | Path) else "the picture"
+        shape = picture_shape(picture.size, cfg, name)
         patch_NP = to_patches(picture_values(picture, cfg), cfg.patch).to(base.model.device)
-        across, down = fitted(*picture.size, cfg)
-        shape = (down, across)
         if mask is None:
             start = (patch_NP, 1.0 - strength)
         else:
@@ -91,8 +92,7 @@ def draw(
     elif size is not None:
         if min(size) < 1:
             raise UserError(f"size is {size}", "give width and height in pixels")
-        across, down = fitted(*size, cfg)
-        shape = (down, across)
+        shape = picture_shape(size, cfg, "size")
     found = made(base, "image", prompt, count, how, shape=shape, known=known, start=start, routing=routing)
     return [opened(m) for m in found]
 

@@ -31,7 +31,7 @@ class MediaKind:
     codec in a base. config: a frozen config with `kind`, `bottleneck`, `limit`, `trunk` and `group`, the properties `values` (of a patch)
     and `axes` (coordinates of a patch), and `shown(shape)`, which says in a few words what it is ("image 28x28"). suffixes: of its files.
 
-    check: reads the header of an encoded file (bytes, name for messages). shape: patches along each coordinate of a file or its bytes (file,
+    check: reads an encoded file (bytes, name for messages) as far as its preparation should know it is sound. shape: patches along each coordinate of a file or its bytes (file,
     config, name), the last coordinate changing fastest. patches: the file as fp32 [N, P]. encode: patches of a shape as a file that a person can
     open, ending in `suffix`. Errors are DataError, and name the file.
     """
@@ -76,9 +76,9 @@ class _Image:
 
     @staticmethod
     def check(data: bytes, name: str) -> None:
-        from onebase.modality.image.pixels import picture_size
+        from onebase.modality.image.pixels import check_picture
 
-        picture_size(data, name)
+        check_picture(data, name)
 
     @staticmethod
     def shape(source: Any, cfg: ImagePatchesConfig, name: str) -> tuple[int, int]:

@@ -100,7 +100,8 @@ def check_sources(out: Path, recipe: Recipe) -> None:
         return
     kept = read_json(out / KEPT)
     for source in recipe.data.sources:
-        if source.name not in kept or not Path(source.path).exists():
+        path = Path(source.path)
+        if source.name not in kept or not (path.is_file() or any(p.is_file() for p in path.rglob("*"))):
             continue
         now, then = _hashes(recipe, source.name)[source.name], kept[source.name]
         if not isinstance(then, dict):

@@ -4,10 +4,12 @@ from typing import Any
 
 import torch
 
-from onebase.base.config import base_flops, base_parameters
+from onebase.base.config import BaseConfig, base_flops, base_parameters, step_flops
+from onebase.errors import UserError
 from onebase.model import count
 from onebase.model.device import has_bf16, pick_device
 from onebase.pretraining.objectives import objective_of
+from onebase.pretraining.probing import FEW, STEPS, Measured, cut, measured
 from onebase.pretraining.recipe import Recipe
 from onebase.readable import duration, figure, number, size
 from onebase.tasks.results import Plan
@@ -15,9 +17,12 @@ from onebase.train.loop import micro_batch_size
 from onebase.train.memory import available, training_memory
 from onebase.train.parallel import Parallel
 
+AT_MOST = 20.0
+"""Seconds that the steps of a whole model may take, by the speed of a matrix product."""
+
 
 def plan_recipe(recipe: Recipe) -> Plan:
-    """Parameters, FLOPs, memory, and the time at the measured matrix speed of this machine."""
+    """Parameters and FLOPs, counted; memory and time, measured by some steps on a sample of the data (`probing`), or estimated where that cannot be."""
     device = pick_device(recipe.train.device)
     cfg, train = recipe.base(), recipe.train
     generates = cfg.text.head
@@ -50,16 +55,95 @@ def plan_recipe(recipe: Recipe) -> Plan:
             if tokens
             else f", {figure(train.minutes or 0)} minutes"
         ),
-        f"memory        {size(memory.total)} with micro-batches of {micro} rows: "
+        f"memory        {size(memory.total)} estimated with micro-batches of {micro} rows: "
         + ", ".join(f"{k} {size(v)}" for k, v in vars(memory).items())
         + f"; {size(free)} free: {'fits' if facts['fits'] else 'DOES NOT FIT'}",
         *[f"cache         {facts['cache_bytes_per_token']:,} bytes per token when generating in bf16"]
         * generates,
         f"speed         {number(speed / 1e12)} TFLOP/s measured on a large matrix product on this machine",
     ]
-    if tokens:
-        lines.append(f"time          about {duration(facts['seconds_at_40_percent'])} at 40% of that speed")
-    return Plan(facts, "\n".join(lines))
+    try:
+        found = measured(recipe, micro, _blocks(recipe, micro, speed, free))
+    except UserError as e:
+        facts["not_measured"] = e.cause
+        lines.append(f"not measured  {e.cause}")
+        if tokens:
+            lines.append(
+                f"time          about {duration(facts['seconds_at_40_percent'])} at 40% of that speed"
+            )
+        return Plan(facts, "\n".join(lines))
+    facts |= _measured_facts(recipe, found, free)
+    return Plan(facts, "\n".join([*lines, *_measured_lines(recipe, found, facts)]))
+
+
+def _blocks(recipe: Recipe, micro: int, speed: float, free: int) -> tuple[int, ...]:
+    """How many blocks are measured: all of a model that is small, else few. Raises UserError where these do not fit."""
+    train = recipe.train
+
+    def costs(cfg: BaseConfig) -> tuple[float, int]:
+        flops = base_flops(cfg, train.sequence_length) * micro * train.sequence_length
+        steps = STEPS * (1 if micro >= train.batch_size else 3)
+        return steps * flops / (0.4 * speed), training_memory(cfg, train, micro).total
+
+    for blocks in ((recipe.model.depth,), FEW):
+        if blocks[-1] > recipe.model.depth:
+            continue
+        seconds, need = costs(cut(recipe.base(), blocks[-1]))
+        if 2 * need <= free and (blocks == FEW or seconds <= AT_MOST or recipe.model.depth <= FEW[-1]):
+            return blocks
+    raise UserError(
+        f"{FEW[-1]} blocks need about {size(need)}, {size(free)} are free", "lower train.micro_batch"
+    )
+
+
+def _measured_facts(recipe: Recipe, found: Measured, free: int) -> dict[str, Any]:
+    """Peak, seconds and tokens of a step, and each modality's part of it."""
+    flops = step_flops(recipe.base(), recipe.train.sequence_length, found.tokens, found.learnt)
+    read, whole = sum(found.tokens.values()), sum(flops.values())
+    steps = recipe.train.planned_steps
+    return {
+        "peak_bytes": found.peak,
+        "program_bytes": found.program,
+        "fits": found.peak + found.program <= free,
+        "blocks_measured": list(found.blocks),
+        "step_seconds": found.seconds,
+        "tokens_per_step": read,
+        "tokens_per_second": read / found.seconds,
+        "flops_per_step": whole,
+        "seconds": found.seconds * steps if steps else None,
+        "modalities": {
+            name: {
+                "tokens_per_step": n,
+                "share": n / read,
+                "flops_per_step": flops[name],
+                "flops_share": flops[name] / whole,
+                "tokens_per_second": n / found.seconds,
+            }
+            for name, n in found.tokens.items()
+        },
+    }
+
+
+def _measured_lines(recipe: Recipe, found: Measured, facts: dict[str, Any]) -> list[str]:
+    part = (
+        ""
+        if len(found.blocks) == 1
+        else f" with {found.blocks[0]} and {found.blocks[1]} of {recipe.model.depth} blocks"
+    )
+    lines = [
+        f"measured      steps{part}, on a sample of the data:",
+        f"  memory      {size(found.peak)} at the peak of a step, beside {size(found.program)} of the program; "
+        + ("fits" if facts["fits"] else "DOES NOT FIT"),
+        f"  step        {duration(found.seconds)}, {facts['tokens_per_step']:,.0f} tokens, {facts['tokens_per_second']:,.0f} a second",
+    ]
+    for name, x in facts["modalities"].items():
+        lines.append(
+            f"  {name:<11} {x['tokens_per_step']:,.0f} tokens a step ({x['share']:.0%}), {x['flops_per_step'] / 1e9:,.1f} GFLOPs "
+            f"({x['flops_share']:.0%}), {x['tokens_per_second']:,.0f} a second"
+        )
+    if facts["seconds"]:
+        lines.append(f"time          about {duration(facts['seconds'])}")
+    return lines
 
 
 def plan_machine() -> Plan:

@@ -18,6 +18,7 @@ from onebase.errors import UserError
 from onebase.evaluation.predictions import Written
 from onebase.methods.bound import Bound
 from onebase.methods.method import Learner, option
+from onebase.modality.image.pixels import check_picture
 from onebase.modality.media import MEDIA
 from onebase.modality.text.sample import Tokens
 from onebase.objective.base import Objective
@@ -62,6 +63,7 @@ def _sample(base: LoadedBase, value: Any, text: str, instruction: str, folder: P
         if sees(base):
             image = media_samples.image_content(source, name, base)
             return media_samples.caption(base, image, text, instruction)
+        check_picture(source, name)  # its header alone says how many patches it has
         return read_patches(base, "image", source, text, instruction)
 
 

@@ -23,7 +23,7 @@ from onebase.evaluation.predictions import Labels, LabelSets
 from onebase.methods.bound import Bound
 from onebase.modality.text.ledger import same_but_for_case
 from onebase.tasks.base import ScoreRequest
-from onebase.tasks.media_rows import files_alone
+from onebase.tasks.media_rows import files_alone, pictures_read
 from onebase.tasks.reading import Row, RowReader, together, whole_texts
 from onebase.tasks.rows import reader_on
 
@@ -55,12 +55,10 @@ def predictions(request: ScoreRequest) -> Labels | LabelSets:
         found = _read(base, rows)
     elif images.classifies_images(base.loaded, attached.config if attached else None):
         rows = read_rows(data, ("image", "label"))
-        names, logp_NL = images.scores(
-            base.loaded,
-            attached.config if attached else None,
-            attached.name if attached else "",
-            images.image_paths(rows, rows),
-            base.routing,
+        paths = images.image_paths(rows, rows)
+        cfg, name = (attached.config, attached.name) if attached else (None, "")
+        names, logp_NL = pictures_read(
+            rows, paths, lambda: images.scores(base.loaded, cfg, name, paths, base.routing)
         )
         found = labelled(names, logp_NL.exp())
     else:

@@ -24,6 +24,7 @@ from onebase.tasks.checks import before, head_size
 from onebase.tasks.fit import Lesson, Steps
 from onebase.tasks.job import Adapting, Facts, data_facts
 from onebase.tasks.ledgers import check_rows
+from onebase.tasks.media_rows import pictures_read
 
 
 def by_head(job: Adapting) -> AdapterParts:
@@ -84,7 +85,7 @@ def _fitted(job: Adapting) -> tuple[Fitted, HeadConfig, Facts, Sequence[Path], l
     facts = data_facts(hashes, labels) | check_rows(job, hashes)
     job.head = head_size(job, len(rows), len(labels), list(Counter(str(r["label"]) for r in rows).values()))
     job.reads(lambda: paths)
-    x_NP = images.features(job.base, paths, pooled_as(o.pooling), None)
+    x_NP = pictures_read(rows, paths, lambda: images.features(job.base, paths, pooled_as(o.pooling), None))
     number = {label: i for i, label in enumerate(labels)}
     y_N = torch.tensor([number[str(r["label"])] for r in rows])
     fitted, pooling = fit_pooled(x_NP, y_N, len(labels), o.pooling, job.options.seed)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -12,6 +12,7 @@ import torch
 from onebase.base.folder import LoadedBase
 from onebase.base.model import BaseModel
 from onebase.data import Rows
+from onebase.data.bad_rows import refuse_bad
 from onebase.data.labelled import Make
 from onebase.data.order import ExampleOrder, one_by_one
 from onebase.engine.decoder import generate
@@ -24,6 +25,7 @@ from onebase.evaluation.bootstrap import Array
 from onebase.evaluation.predictions import Written
 from onebase.methods.bound import Bound
 from onebase.methods.method import Learner
+from onebase.modality.image.pixels import check_picture
 from onebase.modality.text.sample import Sample, Segment, Tokens
 from onebase.model.proj import AdapterRouting
 from onebase.objective.base import Objective
@@ -36,6 +38,7 @@ from onebase.tasks.job import Adapting, data_facts
 from onebase.tasks.ledgers import check_written
 from onebase.tasks.reading import Row, RowReader, each_row, samples_in, special_ids
 
+T = TypeVar("T")
 NO_VIRTUAL = "virtual tokens stand before a text, and here media do"
 
 
@@ -62,6 +65,8 @@ def files_alone(reader: RowReader, column: str) -> Make:
     def made(row: Row) -> Any:
         source, name = source_of(row[column], column, reader.folder)
         with naming(name):
+            if column == "image":
+                check_picture(source, name)  # its header alone says how many patches it has
             sample = media_tokens(reader.base, (column, source))
         return reader.too_long(len(sample)) or (sample,)
 
@@ -82,6 +87,21 @@ def read_patches(base: LoadedBase, kind: str, source: Source, text: str, instruc
     spans = [Segment(kind, source), Segment("text", instruction)][: 2 if instruction else 1]
     answer = (Segment("text", text, loss=True), Segment("end", None, loss=True))
     return media_codec(base, kind).tokens(Sample((*spans, *answer), source=kind))
+
+
+def pictures_read(rows: Rows, paths: Sequence[Path], read: Callable[[], T]) -> T:
+    """What `read` makes of the pictures of rows. Where it cannot read one, all that cannot be read are named with their rows (BadRows)."""
+    try:
+        return read()
+    except DataError:
+        bad: dict[int, tuple[str, str]] = {}
+        for i, path in enumerate(paths):
+            try:
+                check_picture(path)
+            except DataError as e:
+                bad[i] = e.cause, e.remedy
+        refuse_bad(bad, rows.places)
+        raise
 
 
 def by_content(rows: Rows, column: str) -> Rows:

@@ -33,7 +33,7 @@ from onebase.tasks.plan_reading import by_reading
 from onebase.tasks.results import Plan
 from onebase.tasks.table import prepared
 from onebase.train.loop import Job, micro_batch_size
-from onebase.train.memory import MemoryEstimate, available
+from onebase.train.memory import MemoryEstimate, available, forget_peak, held, most_held
 from onebase.train.parallel import Parallel
 
 STEPS, TIMED = 4, 2
@@ -137,6 +137,7 @@ def _probe(job: Adapting, loop: Job) -> NoReturn:
     batch = max(by_step[0], key=_positions)
     on_device = batch.to(device)
     times = []
+    counts, before = forget_peak(device), held(device)
     for _ in range(1 + TIMED):
         start = time.perf_counter()
         parts = model(lambda m: objective.losses(m, on_device))
@@ -147,8 +148,12 @@ def _probe(job: Adapting, loop: Job) -> NoReturn:
         params = [p for p in model.parameters() if p.requires_grad]
         for p in params:
             p.grad = None
+    grown = most_held(device) - before if counts else 0
     seconds = sum(times[1:]) / TIMED / _positions(batch) * positions + writing
     memory = _memory(loop, params, batch, copied=METHODS[job.method].replaces)
+    # Beside what the timed ones had, steps have the moments, and gradients of earlier micro-batches.
+    kept = memory.optimizer + (memory.gradients if len(by_step[0]) > 1 else 0)
+    peak = {"peak_bytes": grown + kept} if grown > 0 else {}
     free = available(device)
     # The last step may be shorter: the equivalent number of steps as large as those seen.
     whole = steps if loop.rows.total is None else loop.rows.total * len(by_step) / n_rows
@@ -164,6 +169,7 @@ def _probe(job: Adapting, loop: Job) -> NoReturn:
             "tokens_supervised": round(supervised * whole),
             "flops": base_flops(model.cfg, cfg.sequence_length) * total,
             "memory_bytes": vars(memory) | {"total": memory.total},
+            **peak,
             "free_bytes": free,
             "fits": memory.total - memory.weights <= free,  # weights are there already
             "seconds": {
@@ -249,6 +255,8 @@ def _text(facts: dict[str, Any], logged: Sequence[str]) -> str:
             f"memory        about {size(memory['total'])}: {parts}; {size(facts['free_bytes'])} free besides the weights: "
             + ("fits" if facts["fits"] else "DOES NOT FIT")
         )
+    if peak := facts.get("peak_bytes"):
+        lines.append(f"peak          about {size(peak)} more than before step 1, measured by one micro-batch")
     if head := facts.get("head"):
         lines.append(
             f"head          about {size(head['bytes'])} and {duration(head['seconds'])} to fit (estimated)"

@@ -11,6 +11,7 @@ import torch
 from onebase.base.head import HeadConfig
 from onebase.base.masks import MaskHead, Prompt
 from onebase.data import Rows, read_rows
+from onebase.data.bad_rows import refuse_bad
 from onebase.data.order import ExampleOrder, one_by_one
 from onebase.engine import image_features as images
 from onebase.engine.answers import of_task
@@ -18,7 +19,7 @@ from onebase.engine.segmenting import masks_of, prompts_of
 from onebase.errors import DataError, UserError
 from onebase.evaluation.predictions import MaskPairs
 from onebase.methods.method import SCRATCH, Learner
-from onebase.modality.image.pixels import picture_size, read_picture
+from onebase.modality.image.pixels import read_picture
 from onebase.modality.text.sample import Tokens
 from onebase.objective.segment import Bools, MaskExample, Segmentation, central_click
 from onebase.tasks.base import ScoreRequest, Task
@@ -66,17 +67,20 @@ def examples(rows: Rows) -> tuple[list[tuple[Path, Path, Prompt]], list[dict[str
         images.image_paths(rows, rows),
         images.image_paths([{"image": r["mask"]} for r in rows], rows),
     )
-    for i, (row, picture, mask) in enumerate(zip(rows, pictures, masks, strict=True), 1):
+    bad: dict[int, tuple[str, str]] = {}
+    for i, (row, picture, mask) in enumerate(zip(rows, pictures, masks, strict=True)):
         try:
-            size = picture_size(picture)
+            size = read_picture(picture).size
             read_mask(mask, size)
             found.append((picture, mask, of_row(row, size)))
         except UserError as e:
-            raise DataError(f"row {i}: {e.cause}", e.remedy) from None
+            bad[i] = e.cause, e.remedy
+            continue
         hashes.append(
             {k: row[k] for k in ("points", "box") if row.get(k) is not None}
             | {"image": images.file_hash(picture), "mask": images.file_hash(mask)}
         )
+    refuse_bad(bad, rows.places)
     return found, hashes
 
 

@@ -72,6 +72,41 @@ def available(device: torch.device) -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
+def held(device: torch.device) -> int:
+    """Bytes that this process has in memory now, on a GPU those that torch has there. 0 where the system does not say."""
+    if device.type == "cuda":
+        return int(torch.cuda.memory_reserved(device))
+    return _status("VmRSS")
+
+
+def most_held(device: torch.device) -> int:
+    """The most bytes it has had, since `forget_peak`."""
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_reserved(device))
+    return _status("VmHWM")
+
+
+def forget_peak(device: torch.device) -> bool:
+    """Let the peak be counted anew; false where the system cannot (proc(5), clear_refs)."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        return True
+    try:
+        with open("/proc/self/clear_refs", "w", encoding="ascii") as f:
+            f.write("5")
+    except OSError:
+        return False
+    return True
+
+
+def _status(key: str) -> int:
+    try:
+        with open("/proc/self/status", encoding="ascii") as f:
+            return next((int(line.split()[1]) * 1024 for line in f if line.startswith(key)), 0)
+    except OSError:
+        return 0
+
+
 def check_memory(
     cfg: BaseConfig, train: TrainConfig, micro: int, device: torch.device, world: int = 1
 ) -> MemoryEstimate:

@@ -22,6 +22,8 @@ LOUDEST = 1e4
 STREAMED = (0x7FFFF000, 0x7FFFFF00, 0xFFFFFFFF)
 """Lengths in WAV files that were written to a pipe (sox, arecord, ffmpeg): the audio extends to the end of the file."""
 REMEDY = "give an intact WAV, FLAC, OGG or MP3 file"
+BLOCK = 1 << 20
+"""Samples that are decoded at a time."""
 _MP3_FRAME = 1152
 """Samples per frame; the last frames may contain only the encoder's padding."""
 _MP3_TAGS = 4096
@@ -92,18 +94,21 @@ def _decoded(f: BinaryIO, path: Path, longest: float | None, header: bool = Fals
                     f"{path} has {duration(announced / rate)} of audio",
                     f"give at most {duration(longest)}, or cut it into pieces",
                 )
-            sound_NC = sound.read(0 if header else -1, dtype="float32", always_2d=True)
+            parts: list[Any] = []  # one channel is kept in memory, whatever the file has
+            with np.errstate(invalid="ignore", over="ignore"):
+                while not header and len(block_NC := sound.read(BLOCK, dtype="float32", always_2d=True)):
+                    parts.append(block_NC.mean(axis=1, dtype=np.float32))
     except (soundfile.SoundFileError, RuntimeError, ValueError, TypeError) as e:
         reason = getattr(e, "error_string", str(e))
         raise DataError(f"{path} cannot be read as audio: {reason[:200]}", REMEDY) from None
+    sound_N = np.concatenate(parts) if parts else np.zeros(0, np.float32)
     if header:
-        return sound_NC[:, 0], rate
-    if not len(sound_NC) and kind != "WAV":
+        return sound_N, rate
+    if not len(sound_N) and kind != "WAV":
         raise DataError(f"{path} has no audio that can be read", REMEDY)
     if kind == "MP3":
-        _check_mp3(f, path, len(sound_NC), announced)
-    with np.errstate(invalid="ignore", over="ignore"):
-        return sound_NC.mean(axis=1, dtype=np.float32), rate
+        _check_mp3(f, path, len(sound_N), announced)
+    return sound_N, rate
 
 
 def _whole_wav(f: BinaryIO, path: Path) -> BinaryIO:

@@ -5,6 +5,7 @@ image processors on Pillow (`PilBackend`), with which published models were trai
 """
 
 import io
+import re
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -23,8 +24,11 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
+REMEDY = f"give an intact file: {', '.join(FORMATS)}"
 MAX_PIXELS = 89_478_485
 """Limit for an image and for its resized forms (256 MB in three channels; Pillow's own limit). A small file can announce any size."""
+STRIP = 1 << 20
+"""Pixels that are put on white at a time."""
 ORIENTATION = 0x0112
 """EXIF tag: 5 to 8 exchange width and height."""
 DEEP = ("I;16", "I;16L", "I;16B", "I;16N")
@@ -55,6 +59,12 @@ def picture_size(source: str | Path | bytes, name: str = "") -> tuple[int, int]:
         return (height, width) if turned else (width, height)
 
 
+def check_picture(source: str | Path | bytes, name: str = "") -> None:
+    """Decode the first frame and let it go: a header says nothing about a truncated file. Raises DataError, UserError."""
+    with _opened(source, name) as found:
+        found.load()
+
+
 @contextmanager
 def _opened(source: str | Path | bytes, name: str) -> "Iterator[Image]":
     """The image of a file, not decoded yet."""
@@ -62,11 +72,13 @@ def _opened(source: str | Path | bytes, name: str) -> "Iterator[Image]":
     named = source if isinstance(source, (str, Path)) else name or "the image"
     if not isinstance(source, bytes) and not Path(source).is_file():
         raise DataError(f"{named}: there is no such file", "give image files")
+    if not (len(source) if isinstance(source, bytes) else Path(source).stat().st_size):
+        raise DataError(f"{named} cannot be read as an image: it is empty", REMEDY)
     with _refusing(named), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # accept what a decoder could still read
         warnings.simplefilter("error", library.DecompressionBombWarning)
         file = io.BytesIO(source) if isinstance(source, bytes) else source
-        with library.open(file, formats=FORMATS) as found:
+        with _counting(library, named), library.open(file, formats=FORMATS) as found:
             width, height = found.size
             _check_size(width, height, named)
             yield found
@@ -75,17 +87,29 @@ def _opened(source: str | Path | bytes, name: str) -> "Iterator[Image]":
 def _plain(found: "Image") -> "Image":
     from PIL import Image, ImageOps
 
-    image = ImageOps.exif_transpose(found)
+    ImageOps.exif_transpose(found, in_place=True)  # each copy of the largest picture would be 360 MB
+    image = found
     if image.mode in DEEP:
         deep = np.asarray(image).astype(np.uint32)
         return Image.fromarray(((deep + 128) // 257).astype(np.uint8)).convert("RGB")
     if image.mode in ("I", "F"):
         raise ValueError(f"pixels of mode {image.mode} have no maximum value")
     if image.has_transparency_data:
-        seen = image.convert("RGBA")
-        white = Image.new("RGBA", seen.size, (255, 255, 255, 255))
-        return Image.alpha_composite(white, seen).convert("RGB")
-    return image.convert("RGB")
+        return _on_white(image)
+    return image.copy() if image.mode == "RGB" else image.convert("RGB")
+
+
+def _on_white(image: "Image") -> "Image":
+    """A picture with transparency, on white, some rows at a time."""
+    library, (width, height) = pillow(), image.size
+    out: Image = library.new("RGB", image.size)
+    rows = max(1, STRIP // width)
+    for top in range(0, height, rows):
+        box = (0, top, width, min(height, top + rows))
+        seen = image.crop(box).convert("RGBA")
+        white = library.new("RGBA", seen.size, (255, 255, 255, 255))
+        out.paste(library.alpha_composite(white, seen).convert("RGB"), box)
+    return out
 
 
 def prepared(image: "Image", cfg: ImageCodecConfig, name: str = "the image") -> Tensor:
@@ -155,6 +179,18 @@ def _filter(name: str) -> Any:
     return pillow().Resampling[name.upper()]
 
 
+@contextmanager
+def _counting(library: Any, name: str | Path) -> Iterator[None]:
+    """Pillow's own refusal of too many pixels, in the words of ours: it comes before the size can be read."""
+    try:
+        yield
+    except (library.DecompressionBombError, library.DecompressionBombWarning) as e:
+        count = int(re.findall(r"\d+", str(e))[0])
+        raise DataError(
+            f"{name}: {count:,} pixels are too many", f"give an image of at most {MAX_PIXELS:,}"
+        ) from None
+
+
 def _check_size(width: int, height: int, name: str | Path) -> None:
     if width * height > MAX_PIXELS:
         raise DataError(
@@ -171,7 +207,6 @@ def _refusing(path: str | Path) -> Iterator[None]:
         raise
     # Decoders raise many types on broken files (OSError, SyntaxError, ValueError, struct.error, EOFError, IndexError, ...).
     except Exception as e:
-        reason = str(e).replace(str(path), "the file") or type(e).__name__
-        raise DataError(
-            f"{path} cannot be read as an image: {reason}", f"give an intact file: {', '.join(FORMATS)}"
-        ) from None
+        known = not isinstance(e, pillow().UnidentifiedImageError)
+        reason = (str(e) if known else "no known format").replace(str(path), "the file") or type(e).__name__
+        raise DataError(f"{path} cannot be read as an image: {reason}", REMEDY) from None

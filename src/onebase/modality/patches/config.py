@@ -104,6 +104,13 @@ def _check(cfg: PatchConfig, *names: str) -> None:
             raise ConfigError(f"{cfg.kind}: {name} is {value}", "give at least 1")
 
 
+def patch_flops(cfg: PatchConfig, width: int) -> tuple[float, float]:
+    """Forward FLOPs (two per multiply-add) of a patch that is read, and further ones of a patch that is learnt."""
+    times = 2.0 * width * (TIMES + width)
+    stem = 2.0 * cfg.bottleneck * (cfg.values + width)
+    return stem + times, times + 2.0 * width * (2 * width + cfg.values)
+
+
 def patch_parameters(cfg: PatchConfig, width: int) -> int:
     """All learned numbers of the stem, the times and the head."""
     stem = cfg.bottleneck * (cfg.values + width) + width

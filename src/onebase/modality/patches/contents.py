@@ -17,10 +17,15 @@ Raw = str | Path | bytes
 
 def image_shape(source: Raw, cfg: ImagePatchesConfig, name: str) -> tuple[int, int]:
     """Patches down and across of an image, from its header. Raises DataError naming it."""
+    return picture_shape(picture_size(source, name), cfg, name)
+
+
+def picture_shape(size: tuple[int, int], cfg: ImagePatchesConfig, name: str) -> tuple[int, int]:
+    """Patches down and across of an image of this width and height. Raises DataError naming it."""
     try:
-        across, down = fitted(*picture_size(source, name), cfg)
+        across, down = fitted(*size, cfg)
     except DataError as e:
-        raise DataError(e.cause if name in e.cause else f"{name}: {e.cause}", e.remedy) from None
+        raise DataError(f"{name}: {e.cause}", e.remedy) from None
     return down, across
 
 
