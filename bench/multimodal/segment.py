@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 SIDE = 128
 """Pixels of a side of the composed pictures; the base reads them at its own size."""
 STAMP = 96
+LARGEST, PIXELS = 2_000_000, 4_000_000
+"""Bytes and pixels of the largest stamps that are read."""
 TEST, SHAPES = 400, 200
 
 
@@ -137,16 +139,21 @@ def shape(draws: "Draws") -> "Image":
     return thing
 
 
-def read_stamps(folder: Path | None) -> "tuple[list[Image], list[Image]]":
-    """Clip-art with transparency, for training and for the test (a fifth, by the hash of the name without its ending)."""
+def read_stamps(folders: Sequence[Path]) -> "tuple[list[Image], list[Image]]":
+    """Clip-art with transparency, for training and for the test (a fifth, by the hash of the name without its ending). Equal files are read once."""
     import numpy as np
     from PIL import Image
 
     train: list[Image.Image] = []
     test: list[Image.Image] = []
-    for path in sorted(folder.rglob("*.png")) if folder else []:
+    seen = set()
+    for path in sorted(p for folder in folders for p in folder.rglob("*.png")):
+        if path.stat().st_size > LARGEST or (digest := hashlib.sha256(path.read_bytes()).digest()) in seen:
+            continue
+        seen.add(digest)
         with Image.open(path) as found:
-            found.draft("RGBA", (STAMP, STAMP))
+            if found.width * found.height > PIXELS:
+                continue
             thing = found.convert("RGBA")
         box = thing.getchannel("A").point(lambda a: 255 * (a > 127)).getbbox()
         if box is None:
