@@ -5,6 +5,7 @@ B masks, K values of a pixel (channels and what prompts say), C channels, H, W p
 """
 
 import math
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -36,11 +37,10 @@ class Detail(nn.Module):
         super().__init__()
         sizes = [channels * 2**i for i in range(SCALES)]
         self.down = nn.ModuleList(
-            Conv(a, b, 1 if i == 0 else 2)
-            for i, (a, b) in enumerate(zip([values, *sizes], sizes, strict=False))
+            Conv(a, b, 1 if i == 0 else 2) for i, (a, b) in enumerate(pairwise([values, *sizes]))
         )
         self.same = nn.ModuleList(Conv(n, n) for n in sizes)
-        self.up = nn.ModuleList(Conv(b, a) for a, b in zip(sizes, sizes[1:], strict=False))
+        self.up = nn.ModuleList(Conv(b, a) for a, b in pairwise(sizes))
         self.hint_DC = nn.Parameter(torch.zeros(width, sizes[-1]))
         self.join_CD = nn.Parameter(torch.empty(sizes[-1], width))
         self.out_C = nn.Parameter(torch.zeros(channels))

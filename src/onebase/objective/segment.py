@@ -114,13 +114,13 @@ def drawn_prompt(mask: Bools, draws: Draws) -> Prompt:
     """A click on the object, a loose box around it, or several clicks on it and beside it."""
     (how,) = draws.uniform(1).tolist()
     if how < CLICK:
-        return [_pixel(mask, draws, OBJECT)]
+        return [pixel(mask, draws, OBJECT)]
     if how < BOX:
         return _box(mask, draws)
-    several = [_pixel(mask, draws, OBJECT)]
+    several = [pixel(mask, draws, OBJECT)]
     for more in draws.uniform(1 + int(draws.below(CLICKS - 1, 1)[0])).tolist():
         on = more < 0.5 or bool(mask.all())
-        several.append(_pixel(mask, draws, OBJECT) if on else _pixel(~mask, draws, BESIDE))
+        several.append(pixel(mask, draws, OBJECT) if on else pixel(~mask, draws, BESIDE))
     return several
 
 
@@ -137,7 +137,8 @@ def central_click(mask: Bools) -> Prompt:
     return [((float(xs[i]) + 0.5) / mask.shape[1], (float(ys[i]) + 0.5) / mask.shape[0], OBJECT)]
 
 
-def _pixel(mask: Bools, draws: Draws, kind: int) -> tuple[float, float, int]:
+def pixel(mask: Bools, draws: Draws, kind: int = OBJECT) -> tuple[float, float, int]:
+    """A click on any pixel of a mask."""
     at = np.flatnonzero(mask)
     y, x = divmod(int(at[draws.below(len(at), 1)[0]]), mask.shape[1])
     return (x + 0.5) / mask.shape[1], (y + 0.5) / mask.shape[0], kind
