@@ -52,13 +52,15 @@ def composed(things: "Sequence[Image]", draws: Draws, side: int) -> MaskExample:
 
 def placed(thing: "Image", draws: Draws, side: int) -> "Image":
     """A cut-out, mirrored or not, turned and sized for a picture of this side."""
+    from PIL.Image import Resampling, Transpose
+
     size, angle, mirror = draws.uniform(3).tolist()
     if mirror < 0.5:
-        thing = thing.transpose(0)
-    thing = thing.rotate(TURN * (2 * angle - 1), resample=2, expand=True)
+        thing = thing.transpose(Transpose.FLIP_LEFT_RIGHT)
+    thing = thing.rotate(TURN * (2 * angle - 1), resample=Resampling.BILINEAR, expand=True)
     longest = side * (SIZES[0] + (SIZES[1] - SIZES[0]) * size)
     scale = longest / max(thing.size)
-    return thing.resize([min(side, max(8, round(n * scale))) for n in thing.size], 2)
+    return thing.resize([min(side, max(8, round(n * scale))) for n in thing.size], Resampling.BILINEAR)
 
 
 def shape(draws: Draws, side: int) -> "Image":
@@ -104,6 +106,6 @@ def texture(draws: Draws, size: tuple[int, int]) -> "Image":
         t = (np.sin(along * 2 * np.pi / (6 + 14 * pitch)) > 0).astype(np.float32)
     else:
         coarse = draws.uniform(36).reshape(6, 6).astype(np.float32)
-        t = np.asarray(Image.fromarray(coarse).resize(size, 3))
+        t = np.asarray(Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC))
     values = first + t[..., None] * (second - first) * (0.5 if how == 3 else 1.0)
     return Image.fromarray(values.clip(0, 255).astype(np.uint8))

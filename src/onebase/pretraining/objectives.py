@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -10,27 +10,19 @@ from onebase.config import OneOf, config
 from onebase.errors import ConfigError
 from onebase.modality.text.sample import MASK
 from onebase.objective.flow_config import FlowConfig
+from onebase.pretraining import picture_objectives as pictures
 from onebase.pretraining.heldout import Heldout, bits_per_byte
+from onebase.pretraining.setting import Setting as Setting
 
 if TYPE_CHECKING:  # a recipe is read, and its errors are reported, without torch
-    from onebase.base.config import BaseConfig
+    from onebase.base.config import BaseConfig, TextShape
     from onebase.base.folder import LoadedBase
+    from onebase.base.model import BaseModel
     from onebase.evaluation.bootstrap import Score
+    from onebase.modality.patches.config import PatchConfig
     from onebase.modality.text.sample import Tokens
-    from onebase.modality.text.tokenizer import Tokenizer
     from onebase.objective.base import Objective
     from onebase.objective.infill import Infill
-
-
-@dataclass(frozen=True)
-class Setting:
-    """What a run passes to its objective: the tokenizer, tokens per row, the seed, the names of the data's sources, and the config of the base."""
-
-    tokenizer: Tokenizer
-    length: int
-    seed: int = 0
-    sources: tuple[str, ...] = ()
-    base: BaseConfig | None = None
 
 
 def as_read(objective: Objective, document: Tokens, number: int) -> Tokens:
@@ -46,7 +38,8 @@ class PretrainingObjective:
     special tokens of a tokenizer that is trained for it. direction: attention of the trunk. shown: a document with its loss mask, for the token
     ledger; `number` seeds random choices. measure: scores held-out documents by source; measured: name of that score. version: increased when the
     same config trains differently, so that no old run is resumed; empty: never changed. media: it reads rows with images or audio. more:
-    further scores of held-out documents, by name.
+    further scores of held-out documents, by name. base: the config of its base, from its own config, the recipe's `model` and modalities (None: a base
+    of text that reads the modalities as well). begin: puts on a new base what is learnt beside it; end: what the finished base keeps of that.
     """
 
     config: type
@@ -59,6 +52,9 @@ class PretrainingObjective:
     version: str = ""
     media: bool = False
     more: Mapping[str, Callable[[LoadedBase, Heldout], dict[str, Score]]] = field(default_factory=dict)
+    base: Callable[[Any, TextShape, Sequence[PatchConfig]], BaseConfig] | None = None
+    begin: Callable[[Any, BaseModel], None] = lambda cfg, model: None
+    end: Callable[[Any, LoadedBase], None] = lambda cfg, base: None
 
     @property
     def name(self) -> str:
@@ -195,6 +191,16 @@ OBJECTIVES: dict[str, PretrainingObjective] = {
         measure=_media_bits_per_byte,
         more={"flow_loss": _flow_loss},
         media=True,
+    ),
+    "segment": PretrainingObjective(
+        pictures.SegmentConfig,
+        pictures.segment,
+        measure=pictures.mask_scores,
+        measured="iou_one_click",
+        media=True,
+        base=pictures.segment_base,
+        begin=pictures.begin_segment,
+        end=pictures.end_segment,
     ),
 }
 

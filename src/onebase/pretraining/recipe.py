@@ -96,7 +96,10 @@ class Recipe:
     def base(self, vocab_size: int | None = None) -> BaseConfig:
         """The config of the base, with the attention direction of its objective. vocab_size: of the tokenizer, if it exists."""
         shape = self.model if vocab_size is None else replace(self.model, vocab_size=vocab_size)
-        return native_base(shape, *self.patches.values(), direction=objective_of(self.objective).direction)
+        entry, patches = objective_of(self.objective), tuple(self.patches.values())
+        if entry.base is not None:
+            return entry.base(self.objective, shape, patches)
+        return native_base(shape, *patches, direction=entry.direction)
 
     @property
     def patches(self) -> dict[str, PatchConfig]:

@@ -33,7 +33,8 @@ def training_memory(
 ) -> MemoryEstimate:
     """Peak memory of training: fp32 weights and gradients, optimizer moments, one micro-batch of `micro` rows."""
     total = base_parameters(cfg)
-    trunk, codec = cfg.trunks["text"], cfg.text
+    trunk = next(iter(cfg.trunks.values())) if "text" not in cfg.trunks else cfg.trunks["text"]
+    vocab_size = cfg.text.vocab_size if "text" in cfg.codecs else 0
     matrices = count.matrix_parameters(trunk, max(1, len(trunk.groups)))
     moments = 2 * total - (matrices if train.muon else 0)  # Muon keeps one moment, AdamW two
     width = 2 if bf16 else 4
@@ -43,7 +44,7 @@ def training_memory(
         gradients=4 * total // world + 4 * total // max(1, len(trunk.blocks)) // world,
         optimizer=4 * moments // world,
         activations=count.activation_bytes(trunk, tokens, train.sequence_length, width),
-        logits=min(tokens, CHUNK) * codec.vocab_size * (4 + 2 * width) + 2 * tokens * trunk.width * width,
+        logits=min(tokens, CHUNK) * vocab_size * (4 + 2 * width) + 2 * tokens * trunk.width * width,
     )
 
 
