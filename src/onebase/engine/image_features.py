@@ -14,21 +14,25 @@ from onebase.artifact.files import sha256_file
 from onebase.base.folder import LoadedBase
 from onebase.base.head import Head, Read
 from onebase.base.link_modules import PairLink
+from onebase.engine.media_features import media_states
 from onebase.engine.scoring import batch_tokens
 from onebase.errors import DataError, UserError
 from onebase.methods.config import AdapterConfig
 from onebase.modality.image.pixels import pixels
 from onebase.model.proj import AdapterRouting
-from onebase.objective.pictures import picture_features
+from onebase.objective.pictures import picture_features, pooled_patches
 
 Paths = str | Path | Sequence[str | Path]
 
 
 def vectors(base: LoadedBase, paths: Paths, routing: AdapterRouting | None) -> Tensor:
-    """fp32 [N, D] on the CPU: the codec's pooled features, or unit vectors of the common space if images and texts share one.
+    """fp32 [N, D] on the CPU: the codec's pooled features, or unit vectors of the common space if images and texts share one; the mean of the patches by
+    a base that reads images as patches.
 
     Raises DataError naming a file that cannot be read, ConfigError for a base that reads no images.
     """
+    if of_patches(base):
+        return features(base, paths, "mean", routing)
     link = base.model.cfg.link("pair")
     paired = base.model.link("pair") if link is not None and link.src == "image" else None
 
@@ -72,12 +76,14 @@ def classifies_images(base: LoadedBase, adapter: AdapterConfig | None) -> bool:
 
 def features(base: LoadedBase, paths: Paths, pooling: Read, routing: AdapterRouting | None) -> Tensor:
     """Features that a head reads, fp32 [N, P] on the CPU (see `picture_features`)."""
+    if of_patches(base):
+        return torch.cat([pooled_patches(h_TD, pooling) for h_TD in _of_patches(base, paths, routing)])
     return _over(base, paths, lambda h_BTD: picture_features(base.model.image, h_BTD, pooling), routing)
 
 
 def sees_images(base: LoadedBase, rows: Sequence[Mapping[str, Any]]) -> bool:
     """Whether rows contain images: the base reads images, and the rows have the column `image` (or the base reads no texts)."""
-    if "image" not in base.model.cfg.codecs:
+    if "image" not in base.model.cfg.codecs and not of_patches(base):
         return False
     return base.text_codec is None or ("image" in rows[0] and "text" not in rows[0])
 
@@ -126,17 +132,35 @@ def distinct(names: Sequence[str]) -> tuple[str, ...]:
     return tuple(out)
 
 
+def of_patches(base: LoadedBase) -> bool:
+    """Whether a base reads images as patches in the trunk of its text."""
+    return "image_patches" in base.model.patches
+
+
+@torch.no_grad()
+def _of_patches(base: LoadedBase, paths: Paths, routing: AdapterRouting | None) -> Iterator[Tensor]:
+    """The states of the patches of each image, fp32 [T, D] on the CPU."""
+    limit = base.model.patches["image_patches"].cfg.limit
+    for part in _parts(_files(paths), max(1, batch_tokens(base.model.device) // limit)):
+        yield from (h_TD.cpu() for h_TD in media_states(base, "image", part, routing))
+
+
+def _files(paths: Paths) -> list[str | Path]:
+    files = [paths] if isinstance(paths, (str, Path)) else list(paths)
+    if not files:
+        raise UserError("no images were given", "give at least one file")
+    if missing := next((p for p in files if not Path(p).is_file()), None):
+        raise DataError(f"{missing}: there is no such file", "give image files")
+    return files
+
+
 @torch.no_grad()
 def _over(
     base: LoadedBase, paths: Paths, read: Callable[[Tensor], Tensor], routing: AdapterRouting | None
 ) -> Tensor:
     """`read` applied to the states of every image, fp32 on the CPU, in input order."""
     model, codec = base.model, base.model.cfg.image
-    files = [paths] if isinstance(paths, (str, Path)) else list(paths)
-    if not files:
-        raise UserError("no images were given", "give at least one file")
-    if missing := next((p for p in files if not Path(p).is_file()), None):
-        raise DataError(f"{missing}: there is no such file", "give image files")
+    files = _files(paths)
     tokens = (codec.side // codec.patch) ** 2 + model.image.front
     out = []
     for part in _parts(files, max(1, batch_tokens(model.device) // tokens)):

@@ -64,3 +64,12 @@ def picture_features(ends: ImageModule, hidden_BTD: Tensor, pooling: Read) -> Te
     own_BD = own_BD if ends.pool is None else ends.pooled(hidden_BTD)
     all_BP = torch.cat((own_BD.float(), mean_BD, patches_BTD.amax(1)), -1)
     return narrowed(all_BP, "last" if pooling == "cls" else pooling)
+
+
+def pooled_patches(hidden_TD: Tensor, pooling: Read) -> Tensor:
+    """Features of an image that is read as patches, fp32 [1, P]; its own state is their mean. Raises UserError for "vector"."""
+    if pooling == "vector":
+        raise no_vector()
+    mean_D = hidden_TD.mean(0)
+    all_1P = torch.cat((mean_D, mean_D, hidden_TD.amax(0)))[None].float()
+    return narrowed(all_1P, "last" if pooling == "cls" else pooling)

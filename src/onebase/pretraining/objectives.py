@@ -192,6 +192,17 @@ OBJECTIVES: dict[str, PretrainingObjective] = {
         more={"flow_loss": _flow_loss},
         media=True,
     ),
+    "masked_patches": PretrainingObjective(
+        pictures.MaskedPatchesConfig,
+        pictures.masked_patches,
+        direction="both",
+        measure=pictures.patch_scores,
+        measured="masked_patch_error",
+        media=True,
+        base=pictures.masked_patches_base,
+        begin=pictures.begin_masked_patches,
+        end=pictures.end_masked_patches,
+    ),
     "segment": PretrainingObjective(
         pictures.SegmentConfig,
         pictures.segment,

@@ -150,7 +150,7 @@ def _run(
     model.to(par.device)
     entry.begin(recipe.objective, model)
     first = objective.batch(plan.rows(0)[:1], 0)
-    size = first.inputs["text"].ids_BT.numel() if "text" in first.inputs else first.tokens
+    size = max(first.tokens, first.inputs["text"].ids_BT.numel() if "text" in first.inputs else 0)
     counted = counted_flops(model, objective, first) / size
     loaded = LoadedBase(model, codec if "text" in cfg.codecs else None)
     heldout = Heldout(dataset.first("holdout", 1000), recipe.train.sequence_length, EVAL_TOKENS)

@@ -175,7 +175,7 @@ def _prepare_multilabel(job: Adapting) -> Prepared:
 
 
 def _columns(look: Look) -> tuple[str, ...]:
-    if "image" in look.base.model.cfg.codecs:
+    if "image" in look.base.model.cfg.codecs or images.of_patches(look.base):
         return ("image", "label") if images.sees_images(look.base, look.rows()) else ("text", "label")
     return ("text", "labels") if is_multilabel(look.rows()) else ("text", "label")
 

@@ -41,6 +41,11 @@ def lesson(job: Adapting) -> Lesson:
             "use head, lora or full for images",
         )
     o, base = job.options, job.base
+    if images.of_patches(base):
+        raise UserError(
+            f"this base reads images as patches, and method {job.method} trains a trunk of images alone",
+            "use method head",
+        )
     codec, ends = base.model.cfg.image, base.model.image
     fitted, cfg, facts, paths, hashes = _fitted(job)
     positions = (codec.side // codec.patch) ** 2 + ends.front
