@@ -34,10 +34,11 @@ EXAMPLES: dict[str, tuple[bool | str, str]] = {
     "structured_output": (True, "dish and guests:"),
     "draw_digits": (False, "digits that it has not seen"),
     "segment_shapes": (False, "which it has never seen"),
+    "masked_digits": (False, "a head of 100 labels: accuracy"),
     "own_objective": (False, "nats per token over 15 steps"),
 }
 
-SHORTER = {"draw_digits": ["20"], "segment_shapes": ["10"]}
+SHORTER = {"draw_digits": ["20"], "masked_digits": ["10"], "segment_shapes": ["10"]}
 """Arguments with which an example that trains for minutes ends in seconds."""
 
 

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 import onebase
 from onebase import config
@@ -20,7 +21,9 @@ NAMES = [p.stem for p in RECIPES]
 
 
 def test_all_recipes_are_here() -> None:
-    assert {"tiny", "infill", "portable", "small-cpu", "124m", "bert", "protein"} <= set(NAMES)
+    assert {"tiny", "infill", "portable", "small-cpu", "124m", "bert", "protein", "sam", "vit-mae"} <= set(
+        NAMES
+    )
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=NAMES)
@@ -50,13 +53,24 @@ def test_sizes_are_what_the_names_promise(name: str, low: float, high: float) ->
     assert low < base_parameters(text_base(recipe.model)) < high
 
 
+def pictures(folder: Path) -> Path:
+    """Forty pictures of 16 x 12 pixels."""
+    folder.mkdir()
+    for i in range(40):
+        Image.new("RGB", (16, 12), (5 * i, 200 - i, 90)).save(folder / f"{i}.png")
+    return folder
+
+
 @pytest.mark.parametrize("path", RECIPES, ids=NAMES)
 def test_one_step_end_to_end(path: Path, tmp_path: Path) -> None:
     (tmp_path / "texts").mkdir()
     for i in range(40):
         (tmp_path / "texts" / f"{i}.txt").write_text(f"Text {i} says: {i * 7919} and no more.\n" * 3)
+    recipe = config.load(Recipe, path)
     listed = ("code", "tests", "docs")  # names that infill asks for
     sources = [{"name": n, "kind": "folder", "path": str(tmp_path / "texts")} for n in listed]
+    if recipe.modalities:
+        sources = [{"name": "photos", "kind": "imagefolder", "path": str(pictures(tmp_path / "pictures"))}]
     base = onebase.pretrain(
         path,
         out=tmp_path / "run",
@@ -82,7 +96,13 @@ def test_one_step_end_to_end(path: Path, tmp_path: Path) -> None:
     assert base.name == path.stem
     assert len(read_log(tmp_path / "run" / "log.jsonl")) == 1
     assert onebase.load(tmp_path / "run").fingerprint == base.fingerprint
-    if base.config.trunks["text"].direction == "causal":
+    if recipe.modalities:
+        picture = tmp_path / "pictures" / "0.png"
+        if "image" in base.config.codecs:
+            assert base.segment(picture, points=[(3, 3)]).masks.shape == (1, 12, 16)
+        else:
+            assert base.embed_images([picture]).shape == (1, 32)
+    elif base.config.trunks["text"].direction == "causal":
         assert base.generate("Text", max_tokens=2) is not None
     else:
         assert len(base.embed(["Text"])[0]) == 32

@@ -132,7 +132,8 @@ def main() -> None:
     )
     parser.add_argument("--steps", type=int, default=3000)
     parser.add_argument("--minutes", type=float, help="instead of steps")
-    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--ema", type=float, default=0.998, help="decay of the average of the weights")
     parser.add_argument("--width", type=int, default=128)
     parser.add_argument("--depth", type=int, default=4)
     parser.add_argument("--detail", type=int, default=16, help="channels of the convolutions; 0: none")
@@ -198,7 +199,13 @@ def main() -> None:
                 model,
                 objective,
                 ExampleOrder(one_by_one(rows), args.batch),
-                TrainConfig(**budget, batch_size=args.batch, sequence_length=length, micro_batch=args.batch),
+                TrainConfig(
+                    **budget,
+                    ema=args.ema,
+                    batch_size=args.batch,
+                    sequence_length=length,
+                    micro_batch=args.batch,
+                ),
                 callbacks=[Told()],
             )
         )
