@@ -1,4 +1,4 @@
-"""Convolutions beside the trunk that give masks the resolution of pixels: the picture and its prompts at full, half and quarter size, joined there with the
+"""Convolutions beside the trunk that give masks the resolution of pixels: the picture and its prompts at full size down to an eighth, joined there with the
 states of the patches, and brought back to full size (U-Net, 1505.04597; the decoder of Segment Anything upscales its states in the same way).
 
 B masks, K values of a pixel (channels and what prompts say), C channels, H, W pixels, h, w patches, D width of the trunk.
@@ -11,12 +11,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-SCALES = 3
-"""Full, half and quarter size, with C, 2 C and 4 C channels."""
+SCALES = 4
+"""Full, half, quarter and eighth size, with C, 2 C, 4 C and 8 C channels."""
+
+
+SLOPE = 0.1
 
 
 class Conv(nn.Module):
-    """ReLU(norm(x * weight + bias)), 3 x 3; the norm is over all values of a picture, so that a mask is the same alone and in a batch."""
+    """Leaky ReLU of norm(x * weight), 3 x 3: where all is off there is still a gradient. The norm is over all values of a picture, so that a mask is the same alone and in a batch."""
 
     def __init__(self, inputs: int, outputs: int, stride: int = 1) -> None:
         super().__init__()
@@ -26,7 +29,7 @@ class Conv(nn.Module):
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         y_BCHW = F.conv2d(x_BCHW, self.weight, stride=self.stride, padding=1)
-        return F.relu(F.group_norm(y_BCHW, 1, self.scale, self.bias))
+        return F.leaky_relu(F.group_norm(y_BCHW, 1, self.scale, self.bias), SLOPE)
 
 
 class Detail(nn.Module):
@@ -39,11 +42,12 @@ class Detail(nn.Module):
         self.down = nn.ModuleList(
             Conv(a, b, 1 if i == 0 else 2) for i, (a, b) in enumerate(pairwise([values, *sizes]))
         )
+        self.more = nn.ModuleList(Conv(n, n) for n in sizes)
         self.same = nn.ModuleList(Conv(n, n) for n in sizes)
         self.up = nn.ModuleList(Conv(b, a) for a, b in pairwise(sizes))
         self.hint_DC = nn.Parameter(torch.zeros(width, sizes[-1]))
         self.join_CD = nn.Parameter(torch.empty(sizes[-1], width))
-        self.out_C = nn.Parameter(torch.zeros(channels))
+        self.out_C, self.out_bias = nn.Parameter(torch.zeros(channels)), nn.Parameter(torch.zeros(1))
         if not self.join_CD.is_meta:
             self.reset(torch.Generator().manual_seed(0))
 
@@ -58,8 +62,9 @@ class Detail(nn.Module):
     def look(self, values_BKHW: Tensor) -> list[Tensor]:
         """What is seen at each size, the largest first."""
         seen, x_BCHW = [], values_BKHW
-        for down in self.down:
-            seen.append(x_BCHW := down(x_BCHW))
+        for down, more in zip(self.down, self.more, strict=True):
+            x_BCHW = down(x_BCHW)
+            seen.append(x_BCHW := x_BCHW + more(x_BCHW))
         return seen
 
     def hint(self, seen: list[Tensor], grid: tuple[int, int]) -> Tensor:
@@ -73,7 +78,7 @@ class Detail(nn.Module):
         x_BChw = F.linear(states_BND.float(), self.join_CD).transpose(1, 2).reshape(B, -1, *grid)
         for i in reversed(range(SCALES)):
             x_BChw = F.interpolate(x_BChw, seen[i].shape[2:], mode="bilinear") + seen[i]
-            x_BChw = self.same[i](x_BChw)
+            x_BChw = x_BChw + self.same[i](x_BChw)
             if i:
                 x_BChw = self.up[i - 1](x_BChw)
-        return torch.einsum("bchw,c->bhw", x_BChw, self.out_C)
+        return torch.einsum("bchw,c->bhw", x_BChw, self.out_C) + self.out_bias
