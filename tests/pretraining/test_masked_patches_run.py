@@ -180,3 +180,34 @@ def test_lines_of_the_log(tmp_path: Path) -> None:
     run_recipe(recipe(tmp_path / "in", steps=2), tmp_path / "run")
     first = json.loads((tmp_path / "run" / "log.jsonl").read_text().splitlines()[0])
     assert {"loss/patches.image_patches", "loss/patches.sound_patches"} <= set(first)
+
+
+@pytest.mark.slow
+def test_a_head_on_it_beats_one_on_its_untrained_twin(tmp_path: Path) -> None:
+    """Handwritten digits of 8 x 8 pixels, 100 of them labelled: the features of a base that was trained without labels, and of the same base after one step."""
+    from PIL import Image
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    (tmp_path / "in").mkdir()
+    files = [tmp_path / "in" / f"{i}.png" for i in range(1200)]
+    for file, image in zip(files, digits.images, strict=False):
+        Image.fromarray((image * 255 / 16).astype("uint8")).save(file)
+    tree = {
+        "name": "mae",
+        "data": {"sources": [{"name": "digits", "kind": "imagefolder", "path": str(tmp_path / "in")}]},
+        "modalities": [{"kind": "image_patches", "patch": 2, "channels": 1, "bottleneck": 4, "limit": 16}],
+        "objective": {"kind": "masked_patches", "width": 64, "depth": 1},
+        "model": {"width": 64, "depth": 2, "head_dim": 32, "context": 128, "vocab_size": 300},
+        "train": {"steps": 1, "batch_size": 32, "sequence_length": 128, "device": "cpu"},
+    }
+    found = []
+    for steps in (1, 300):
+        base = onebase.pretrain(tree, out=tmp_path / str(steps), train__steps=steps)
+        labels = [str(y) for y in digits.target[:1200]]
+        rows = [{"image": str(f), "label": y} for f, y in zip(files[:100], labels, strict=False)]
+        head = base.with_adapter(base.adapt(rows, task="classify", method="head"))
+        said = [label.label for label in head.classify_images(files[100:])]
+        found.append(float(np.mean([a == b for a, b in zip(said, labels[100:], strict=True)])))
+    print("accuracy of the untrained and the trained one:", found)
+    assert found[1] > found[0] + 0.1, found
