@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw
 import onebase
 from onebase import config as configs
 from onebase.errors import ConfigError, DataError
+from onebase.pretraining.planning import plan_recipe
 from onebase.pretraining.recipe import Recipe
 from onebase.pretraining.run import run_recipe
 
@@ -122,5 +123,7 @@ def test_what_does_not_go_together_is_refused(tmp_path: Path) -> None:
             configs.override(good, [change])
     text = tmp_path / "text.txt"
     text.write_text("\n---\n".join(f"only words {i}" for i in range(40)))
+    plan = plan_recipe(good)
+    assert plan.facts["fits"] and "cache " not in plan.text
     with pytest.raises(DataError, match="has no pictures.*\n.*one picture with transparency"):
         run_recipe(recipe({"kind": "text", "path": str(text), "separator": "---"}), tmp_path / "run")

@@ -34,7 +34,7 @@ def plan_recipe(recipe: Recipe) -> Plan:
         "free_bytes": free,
         "fits": memory.total <= free,
         "micro_batch": micro,
-        "cache_bytes_per_token": count.cache_bytes(cfg.trunks["text"], 1),
+        "cache_bytes_per_token": count.cache_bytes(cfg.trunks["text"], 1) if "text" in cfg.codecs else None,
         "device": str(device),
         "matmul_flops_per_second": speed,
         "seconds_at_40_percent": per_token * tokens / (0.4 * speed) if tokens else None,
@@ -51,7 +51,11 @@ def plan_recipe(recipe: Recipe) -> Plan:
         f"memory        {size(memory.total)} with micro-batches of {micro} rows: "
         + ", ".join(f"{k} {size(v)}" for k, v in vars(memory).items())
         + f"; {size(free)} free: {'fits' if facts['fits'] else 'DOES NOT FIT'}",
-        f"cache         {facts['cache_bytes_per_token']:,} bytes per token when generating in bf16",
+        *(
+            [f"cache         {facts['cache_bytes_per_token']:,} bytes per token when generating in bf16"]
+            if "text" in cfg.codecs
+            else []
+        ),
         f"speed         {number(speed / 1e12)} TFLOP/s measured on a large matrix product on this machine",
     ]
     if tokens:
