@@ -43,11 +43,13 @@ EXAMPLES: dict[str, tuple[bool | str, str]] = {
     "open_pipeline": (False, "draws the same in diffusers, within"),
     "train_clip": (False, "nearest to 'a blue square and a red square'"),
     "segment_shapes": (False, "which it has never seen"),
+    "masked_digits": (False, "a head of 100 labels: accuracy"),
     "own_objective": (False, "nats per token over 15 steps"),
 }
 
 SHORTER = {
     "draw_digits": ["20"],
+    "masked_digits": ["10"],
     "segment_shapes": ["10"],
     "draw_shapes": ["5"],
     "train_clip": ["10"],

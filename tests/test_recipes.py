@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 import onebase
 from onebase import config
@@ -22,19 +23,8 @@ NAMES = [p.stem for p in RECIPES]
 
 def test_all_recipes_are_here() -> None:
     assert {
-        *(
-            "tiny",
-            "infill",
-            "portable",
-            "small-cpu",
-            "124m",
-            "bert",
-            "protein",
-            "flow",
-            "clip",
-            "native",
-            "native-1b",
-        )
+        *("tiny", "infill", "portable", "small-cpu", "124m", "bert", "protein", "flow", "clip", "native"),
+        *("native-1b", "sam", "vit-mae"),
     } <= set(NAMES)
 
 
@@ -65,16 +55,27 @@ def test_sizes_are_what_the_names_promise(name: str, low: float, high: float) ->
     assert low < base_parameters(text_base(recipe.model)) < high
 
 
+def pictures(folder: Path) -> Path:
+    """Forty pictures of 16 x 12 pixels."""
+    folder.mkdir()
+    for i in range(40):
+        Image.new("RGB", (16, 12), (5 * i, 200 - i, 90)).save(folder / f"{i}.png")
+    return folder
+
+
 @pytest.mark.parametrize("path", RECIPES, ids=NAMES)
 def test_one_step_end_to_end(path: Path, tmp_path: Path) -> None:
     (tmp_path / "texts").mkdir()
     for i in range(40):
         (tmp_path / "texts" / f"{i}.txt").write_text(f"Text {i} says: {i * 7919} and no more.\n" * 3)
+    recipe = config.load(Recipe, path)
     listed = ("code", "tests", "docs")  # names that infill asks for
     sources = [{"name": n, "kind": "folder", "path": str(tmp_path / "texts")} for n in listed]
-    if pairs := config.load(Recipe, path).image is not None:
+    if pairs := recipe.image is not None:
         shapes(tmp_path / "pictures", 40)
         sources = [{"name": "pictures", "kind": "imagefolder", "path": str(tmp_path / "pictures")}]
+    if recipe.modalities:
+        sources = [{"name": "photos", "kind": "imagefolder", "path": str(pictures(tmp_path / "pictures"))}]
     base = onebase.pretrain(
         path,
         out=tmp_path / "run",
@@ -103,6 +104,12 @@ def test_one_step_end_to_end(path: Path, tmp_path: Path) -> None:
     assert onebase.load(tmp_path / "run").fingerprint == base.fingerprint
     if pairs:
         assert len(base.embed(["Text"])[0]) == base.config.links[0].pair.width
+    elif recipe.modalities:
+        picture = tmp_path / "pictures" / "0.png"
+        if "image" in base.config.codecs:
+            assert base.segment(picture, points=[(3, 3)]).masks.shape == (1, 12, 16)
+        else:
+            assert base.embed_images([picture]).shape == (1, 32)
     elif base.config.trunks["text"].direction == "causal":
         assert base.generate("Text", max_tokens=2) is not None
     else:

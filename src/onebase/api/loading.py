@@ -64,4 +64,4 @@ def pretrain(
     finished = run_recipe(recipe, folder, callbacks=callbacks, log=log, extend=extend, overwrite=overwrite)
     if finished.base is None:
         raise Stopped(f"stopped and saved in {finished.out}", "run the same command to resume")
-    return Base(finished.base)
+    return Base.opened(finished.base)

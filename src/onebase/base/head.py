@@ -60,7 +60,8 @@ class HeadConfig:
     value. pairs: a row may have a `text_pair`, which is read with its text. typed: the second text of a pair has type 1. pad: tokens of
     this id at the end of a text are not read. limit: maximum tokens of a text or a pair (null: the context). long: what to do with texts
     beyond the limit (of a pair, the longer text is truncated, unless it is refused). counts: the head also reads how often each token
-    occurs in the text (for "one" label, without a hidden layer).
+    occurs in the text (for "one" label, without a hidden layer). detail: of masks, channels of the convolutions that draw them at the resolution of
+    pixels (`base.mask_detail`); 0: none.
     """
 
     labels: tuple[str, ...] = ()
@@ -80,6 +81,7 @@ class HeadConfig:
     counts: bool = later(False)
     patch: int = later(0)
     bins: tuple[float, ...] = later(())
+    detail: int = later(0)
 
     def __post_init__(self) -> None:
         if not self.labels and self.gives not in ("value", "answer", "masks", "contacts"):
@@ -93,6 +95,11 @@ class HeadConfig:
             raise ConfigError(
                 f"a head that gives {self.gives} has the bins {list(self.bins)}",
                 "contacts need edges of distances in rising order, other heads have none",
+            )
+        if self.detail < 0 or (self.detail and self.gives != "masks"):
+            raise ConfigError(
+                f"a head that gives {self.gives} has detail {self.detail}",
+                "detail is for masks, and at least 0",
             )
         if not (math.isfinite(self.mean) and 0 < self.scale < math.inf):
             raise ConfigError(
@@ -183,13 +190,20 @@ class Head(nn.Module):
         return {file_name(name): p.detach() for name, p in self.named_parameters()}
 
     @classmethod
+    def sized(
+        cls, cfg: HeadConfig, features: int, vocabulary: int | None, tensors: Mapping[str, Tensor]
+    ) -> "Head":
+        """A new head of this config, in the sizes of these tensors."""
+        return cls(features, cfg.outputs, cfg.layer, vocabulary)
+
+    @classmethod
     def of(cls, cfg: HeadConfig, tensors: Mapping[str, Tensor]) -> "Head":
         """The head with these tensors. Raises ConfigError where their names or shapes do not match the config."""
         weight = tensors.get("head.weight")
         features = weight.shape[1] if weight is not None and weight.ndim == 2 else 0
         vocabulary = len(tensors.get("head.counts", ())) if cfg.counts else None
         with torch.device("meta"):  # allocate nothing for tensors that do not fit
-            head = cls(features, cfg.outputs, cfg.layer, vocabulary)
+            head = cls.sized(cfg, features, vocabulary, tensors)
         own = {file_name(name): p for name, p in head.named_parameters()}
         if odd := sorted(n for n in own.keys() | tensors.keys() if not _fits(own.get(n), tensors.get(n))):
             layer = " after a hidden layer" if cfg.layer else ""

@@ -2,18 +2,19 @@
 
 A point is embedded as a patch that is centred on it: the stem's product with the pixels around it, the position table between the patches,
 and a learned vector for what it is (a click on the object, a click beside it, a corner of a box). So prompts and patches are in one space, and
-any image trunk reads them. What prompts say about each pixel (how near a click is, inside the box, how alike its colour is to the one clicked on)
+any image trunk reads them. With `detail` convolutions beside the trunk draw masks at the resolution of pixels (`mask_detail`). What prompts say about each pixel (how near a click is, inside the box, how alike its colour is to the one clicked on)
 is added to the patches by a matrix of its own, as Segment Anything adds a mask (2304.02643) and RITM its clicks (2102.06583). B masks, C channels, T vectors of an image, Q prompts of a mask, D width, p pixels of a patch's side.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from onebase.base.head import Head, LayerConfig
+from onebase.base.head import Head, HeadConfig, LayerConfig
+from onebase.base.mask_detail import Detail
 from onebase.base.model import BaseModel
 from onebase.modality.image.modules import ImageModule
 from onebase.model.mask import Cols
@@ -54,7 +55,8 @@ class Prompts:
 
 
 class MaskHead(Head):
-    """What prompts are, the mask of each patch's pixels, and how good the mask is (its IoU, from the mean state of the prompts)."""
+    """What prompts are, the mask of each patch's pixels, and how good the mask is (its IoU, from the mean state of the prompts). detail: channels of
+    the convolutions that add to the mask; 0: none. channels: of the pictures."""
 
     def __init__(
         self,
@@ -62,20 +64,44 @@ class MaskHead(Head):
         outputs: int,
         layer: LayerConfig | None = None,
         vocabulary: int | None = None,
+        detail: int = 0,
+        channels: int = 3,
     ) -> None:
         super().__init__(features, outputs, layer, vocabulary)
         self.kinds_KD = nn.Parameter(torch.zeros(LAST + 1, features))
         self.dense_DP = nn.Parameter(torch.zeros(features, DENSE * outputs))
         self.quality_D = nn.Parameter(torch.zeros(features))
         self.quality_bias = nn.Parameter(torch.zeros(1))
+        self.detail = Detail(channels + DENSE, detail, features) if detail else None
+
+    @classmethod
+    def new(cls, cfg: HeadConfig, features: int, channels: int) -> "MaskHead":
+        """An untrained head on a trunk of this width and pictures of so many channels."""
+        return cls(features, cfg.outputs, detail=cfg.detail, channels=channels)
+
+    @classmethod
+    def sized(
+        cls, cfg: HeadConfig, features: int, vocabulary: int | None, tensors: Mapping[str, Tensor]
+    ) -> Head:
+        first = tensors.get("head.detail.down.0.weight")
+        values = first.shape[1] if first is not None and first.ndim == 4 else DENSE + 3
+        return cls.new(cfg, features, max(1, values - DENSE))
 
     def masks(
         self, base: BaseModel, pixels_BCHW: Tensor, prompts: Prompts, routing: AdapterRouting | None
     ) -> tuple[Tensor, Tensor]:
         """Logits of each pixel's being on the object, fp32 [B, H, W], and of the mask's quality, fp32 [B]."""
         codec, dtype = base.image, base.compute_dtype
+        p = codec.cfg.patch
+        h, w = pixels_BCHW.shape[2] // p, pixels_BCHW.shape[3] // p
         x_BTD, cols = codec.embed(pixels_BCHW, dtype)
-        dense_BND = F.linear(patches_of(dense_prompts(pixels_BCHW, prompts), codec.cfg.patch), self.dense_DP)
+        dense_BKHW = dense_prompts(pixels_BCHW, prompts)
+        dense_BND = F.linear(patches_of(dense_BKHW, p), self.dense_DP)
+        seen: list[Tensor] = []
+        if self.detail is not None:
+            values_BKHW = torch.cat((pixels_BCHW.float(), dense_BKHW), 1)
+            seen = self.detail.look(values_BKHW[:, :, : h * p, : w * p])
+            dense_BND = dense_BND + self.detail.hint(seen, (h, w))
         x_BTD = x_BTD + F.pad(dense_BND, (0, 0, codec.front, 0)).to(dtype)
         B, T = x_BTD.shape[:2]
         at_BQD = (
@@ -86,14 +112,14 @@ class MaskHead(Head):
         Q = known_BQ.shape[1]
         whole = Cols(torch.arange(T + Q, device=doc.device).expand(B, -1), doc, single=bool(known_BQ.all()))
         h_BTD = base.trunks["image"](torch.cat((x_BTD, at_BQD.to(dtype)), 1), whole, routing=routing).hidden
-        p = codec.cfg.patch
-        h, w = pixels_BCHW.shape[2] // p, pixels_BCHW.shape[3] // p
-        z_Bhwpp = self(h_BTD[:, codec.front : T]).reshape(B, h, w, p, p)
+        states_BND = h_BTD[:, codec.front : T]
+        z_Bhwpp = self(states_BND).reshape(B, h, w, p, p)
+        z_BHW = z_Bhwpp.permute(0, 1, 3, 2, 4).reshape(B, h * p, w * p)
+        if self.detail is not None:
+            z_BHW = z_BHW + self.detail.draw(seen, states_BND, (h, w))
         weight_BQ = known_BQ / known_BQ.sum(1, keepdim=True)
         mean_BD = (h_BTD[:, T:].float() * weight_BQ[..., None]).sum(1)
-        return z_Bhwpp.permute(0, 1, 3, 2, 4).reshape(
-            B, h * p, w * p
-        ), mean_BD @ self.quality_D + self.quality_bias
+        return z_BHW, mean_BD @ self.quality_D + self.quality_bias
 
 
 def patches_of(values_BKHW: Tensor, p: int) -> Tensor:

@@ -64,8 +64,14 @@ class MediaTable:
         digest = bytes(row["digest"]).hex()
         load = partial(self._load, digest, codec, shape)
         shown = self.codecs[codec].shown(shape)
-        content = MediaContent(digest, int(np.prod(shape)), load, digest[:12], shape, shown)
+        content = MediaContent(
+            digest, int(np.prod(shape)), load, digest[:12], shape, shown, partial(self._raw, digest)
+        )
         return Media(codec, int(row["start"]), content, False, int(row["opening"]))
+
+    def _raw(self, digest: str) -> tuple[bytes, str]:
+        file = self.read(digest)
+        return file.data, file.name
 
     def _load(
         self, digest: str, codec: str, shape: tuple[int, ...]

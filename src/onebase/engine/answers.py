@@ -22,7 +22,7 @@ from onebase.engine.features import (
 )
 from onebase.engine.image_search import text_vectors
 from onebase.engine.labels import Label, labelled
-from onebase.engine.media_prompts import media_column, media_tokens
+from onebase.engine.media_prompts import file_tokens, media_column
 from onebase.engine.prompt_tokens import Prompt, answer_tokens, less_prompt
 from onebase.engine.prompter import Given
 from onebase.engine.prompting import answer_scores, prompter
@@ -161,7 +161,7 @@ def classes(on: Attached, texts: Sequence[Given]) -> tuple[tuple[str, ...], Tens
     files: list[Any] = [t[kind] if isinstance(t, Mapping) else t for t in texts]
     if media_column(base, (kind,)) is None:
         return images.scores(base, cfg, on.name, files, on.routing)
-    return classes_of(on, [media_tokens(base, (kind, f)) for f in files])
+    return classes_of(on, [file_tokens(base, kind, f) for f in files])
 
 
 @torch.no_grad()

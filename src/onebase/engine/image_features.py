@@ -15,7 +15,7 @@ from onebase.base.folder import LoadedBase
 from onebase.base.head import Head, Read
 from onebase.base.link_modules import PairLink
 from onebase.engine.features import features as text_features
-from onebase.engine.media_prompts import media_tokens
+from onebase.engine.media_prompts import file_tokens
 from onebase.engine.scoring import batch_tokens
 from onebase.errors import DataError, UserError
 from onebase.methods.config import AdapterConfig
@@ -27,10 +27,13 @@ Paths = str | Path | Sequence[str | Path]
 
 
 def vectors(base: LoadedBase, paths: Paths, routing: AdapterRouting | None) -> Tensor:
-    """fp32 [N, D] on the CPU: the codec's pooled features, or unit vectors of the common space if images and texts share one.
+    """fp32 [N, D] on the CPU: the codec's pooled features, or unit vectors of the common space if images and texts share one; the mean of the patches by
+    a base that reads images as patches.
 
     Raises DataError naming a file that cannot be read, ConfigError for a base that reads no images.
     """
+    if of_patches(base):
+        return features(base, paths, "mean", routing)
     link = base.model.cfg.link("pair")
     paired = base.model.link("pair") if link is not None and link.src == "image" else None
 
@@ -74,9 +77,8 @@ def classifies_images(base: LoadedBase, adapter: AdapterConfig | None) -> bool:
 
 def features(base: LoadedBase, paths: Paths, pooling: Read, routing: AdapterRouting | None) -> Tensor:
     """Features that a head reads, fp32 [N, P] on the CPU (see `picture_features`); on a base of patches those of the image's row in the text trunk."""
-    if "image" not in base.model.cfg.codecs and base.model.patches:
-        files = [paths] if isinstance(paths, (str, Path)) else list(paths)
-        return text_features(base, [media_tokens(base, ("image", f)) for f in files], pooling, routing)
+    if of_patches(base):
+        return text_features(base, [file_tokens(base, "image", f) for f in _files(paths)], pooling, routing)
     return _over(base, paths, lambda h_BTD: picture_features(base.model.image, h_BTD, pooling), routing)
 
 
@@ -131,17 +133,27 @@ def distinct(names: Sequence[str]) -> tuple[str, ...]:
     return tuple(out)
 
 
+def of_patches(base: LoadedBase) -> bool:
+    """Whether a base reads images as patches in the trunk of its text."""
+    return "image_patches" in base.model.patches
+
+
+def _files(paths: Paths) -> list[str | Path]:
+    files = [paths] if isinstance(paths, (str, Path)) else list(paths)
+    if not files:
+        raise UserError("no images were given", "give at least one file")
+    if missing := next((p for p in files if not Path(p).is_file()), None):
+        raise DataError(f"{missing}: there is no such file", "give image files")
+    return files
+
+
 @torch.no_grad()
 def _over(
     base: LoadedBase, paths: Paths, read: Callable[[Tensor], Tensor], routing: AdapterRouting | None
 ) -> Tensor:
     """`read` applied to the states of every image, fp32 on the CPU, in input order."""
     model, codec = base.model, base.model.cfg.image
-    files = [paths] if isinstance(paths, (str, Path)) else list(paths)
-    if not files:
-        raise UserError("no images were given", "give at least one file")
-    if missing := next((p for p in files if not Path(p).is_file()), None):
-        raise DataError(f"{missing}: there is no such file", "give image files")
+    files = _files(paths)
     tokens = (codec.side // codec.patch) ** 2 + model.image.front
     out = []
     for part in _parts(files, max(1, batch_tokens(model.device) // tokens)):

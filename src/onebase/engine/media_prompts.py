@@ -3,10 +3,12 @@
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from onebase.base.folder import LoadedBase
 from onebase.errors import UserError
 from onebase.modality.media import MEDIA, of_codec
-from onebase.modality.patches.tokens import MediaCodec
+from onebase.modality.patches.tokens import PATCHES, MediaCodec
 from onebase.modality.text.sample import Media, Sample, Segment, Tokens
 
 
@@ -38,6 +40,16 @@ def media_column(base: LoadedBase, columns: Collection[str]) -> str | None:
         if "text" not in columns
         else None
     )
+
+
+def file_tokens(base: LoadedBase, kind: str, source: str | Path | bytes) -> Tokens:
+    """A file alone, as a head reads it: the beginning of a text; for a base that attends both ways (`objective: masked_patches`) its patches and nothing
+    else, as it was trained. Raises UserError, DataError naming a file."""
+    if base.model.trunk.cfg.direction == "causal":
+        return media_tokens(base, (kind, source))
+    codec, content = media_codec(base, kind).content(Segment(kind, source))
+    ids = np.full(content.count, base.codec.tokenizer.id_of(PATCHES), np.int32)
+    return Tokens(ids, np.zeros(len(ids), np.bool_), media=(Media(codec, 0, content, opening=0),))
 
 
 def positions_after(prompt: int, media: Sequence[Media]) -> int:

@@ -58,33 +58,48 @@ class Segmentation:
     def batch(self, rows: Sequence[Row], first: int) -> Batch:
         ids = tuple(row[0].id for row in rows)
         found = [self.read(i) for i in ids]
-        codec = whole_picture(self.codec)
-        pixels = torch.stack([prepared(e.picture, codec) for e in found])
         given = [
             e.prompt or drawn_prompt(e.mask, Draws(self.seed, "segment", first + b))
             for b, e in enumerate(found)
         ]
-        prompts = Prompts.of(given)
-        targets = {
-            "mask": torch.stack([resized(e.mask, codec.side) for e in found]),
-            "prompt.at": prompts.at_BQ2,
-            "prompt.kind": prompts.kind_BQ,
-        }
-        read = TrunkInput(pixels, Cols.simple(len(rows), len(rows[0][0])))
-        counts = dict.fromkeys(("mask", "quality"), len(rows))
-        return Batch({"image": read}, targets, counts, ids, count_sources(rows))
+        return mask_batch(found, given, self.codec, rows)
 
     def losses(self, base: BaseModel, batch: Batch) -> Losses:
-        head = base.heads[self.head]
-        assert isinstance(head, MaskHead)
-        prompts = Prompts(batch.targets["prompt.at"], batch.targets["prompt.kind"])
-        z_BSS, quality_B = head.masks(base, batch.inputs["image"].ids_BT, prompts, self.routing)
-        mask_BSS = batch.targets["mask"][:, : z_BSS.shape[1], : z_BSS.shape[2]]
-        iou_B = overlap(z_BSS.detach() > 0, mask_BSS > 0.5)
-        return {
-            "mask": (mask_losses(z_BSS, mask_BSS).sum(), batch.counts["mask"]),
-            "quality": ((quality_B.sigmoid() - iou_B).square().sum(), batch.counts["quality"]),
-        }
+        return prompted_losses(base, self.head, batch, self.routing)
+
+
+def prompted_losses(
+    base: BaseModel, name: str, batch: Batch, routing: AdapterRouting | None = None
+) -> Losses:
+    """Sums over the masks of a batch of `mask_batch`, by the head of this name: of the masks, and of what it thinks of them."""
+    head = base.heads[name]
+    assert isinstance(head, MaskHead)
+    prompts = Prompts(batch.targets["prompt.at"], batch.targets["prompt.kind"])
+    z_BSS, quality_B = head.masks(base, batch.inputs["image"].ids_BT, prompts, routing)
+    mask_BSS = batch.targets["mask"][:, : z_BSS.shape[1], : z_BSS.shape[2]]
+    iou_B = overlap(z_BSS.detach() > 0, mask_BSS > 0.5)
+    return {
+        "mask": (mask_losses(z_BSS, mask_BSS).sum(), batch.counts["mask"]),
+        "quality": ((quality_B.sigmoid() - iou_B).square().sum(), batch.counts["quality"]),
+    }
+
+
+def mask_batch(
+    examples: Sequence[MaskExample], prompts: Sequence[Prompt], codec: ImageCodecConfig, rows: Sequence[Row]
+) -> Batch:
+    """The pictures of these rows as the codec reads them, with the masks that their prompts ask for."""
+    codec = whole_picture(codec)
+    pixels = torch.stack([prepared(e.picture, codec) for e in examples])
+    given = Prompts.of(prompts)
+    targets = {
+        "mask": torch.stack([resized(e.mask, codec.side) for e in examples]),
+        "prompt.at": given.at_BQ2,
+        "prompt.kind": given.kind_BQ,
+    }
+    read = TrunkInput(pixels, Cols.simple(len(examples), codec.patches + codec.class_token + codec.registers))
+    counts = dict.fromkeys(("mask", "quality"), len(examples))
+    ids = tuple(piece.id for row in rows for piece in row)
+    return Batch({"image": read}, targets, counts, ids, count_sources(rows))
 
 
 def mask_losses(z_BSS: Tensor, mask_BSS: Tensor) -> Tensor:
@@ -114,13 +129,13 @@ def drawn_prompt(mask: Bools, draws: Draws) -> Prompt:
     """A click on the object, a loose box around it, or several clicks on it and beside it."""
     (how,) = draws.uniform(1).tolist()
     if how < CLICK:
-        return [_pixel(mask, draws, OBJECT)]
+        return [pixel(mask, draws, OBJECT)]
     if how < BOX:
         return _box(mask, draws)
-    several = [_pixel(mask, draws, OBJECT)]
+    several = [pixel(mask, draws, OBJECT)]
     for more in draws.uniform(1 + int(draws.below(CLICKS - 1, 1)[0])).tolist():
         on = more < 0.5 or bool(mask.all())
-        several.append(_pixel(mask, draws, OBJECT) if on else _pixel(~mask, draws, BESIDE))
+        several.append(pixel(mask, draws, OBJECT) if on else pixel(~mask, draws, BESIDE))
     return several
 
 
@@ -137,7 +152,8 @@ def central_click(mask: Bools) -> Prompt:
     return [((float(xs[i]) + 0.5) / mask.shape[1], (float(ys[i]) + 0.5) / mask.shape[0], OBJECT)]
 
 
-def _pixel(mask: Bools, draws: Draws, kind: int) -> tuple[float, float, int]:
+def pixel(mask: Bools, draws: Draws, kind: int = OBJECT) -> tuple[float, float, int]:
+    """A click on any pixel of a mask."""
     at = np.flatnonzero(mask)
     y, x = divmod(int(at[draws.below(len(at), 1)[0]]), mask.shape[1])
     return (x + 0.5) / mask.shape[1], (y + 0.5) / mask.shape[0], kind

@@ -2,6 +2,9 @@
 
 from dataclasses import replace
 
+import numpy as np
+import torch
+
 from onebase.base.folder import LoadedBase
 from onebase.data.sources import MARK, Document
 from onebase.data.tokenising import media_sample
@@ -11,6 +14,7 @@ from onebase.evaluation.bootstrap import Score, mean_score
 from onebase.evaluation.likelihood import DocumentNats, by_source, nats_of
 from onebase.modality.text.sample import Tokens
 from onebase.objective.flow_config import AS_READ
+from onebase.objective.masked_patches import MaskedPatches
 from onebase.objective.mixed import Mixed, generated
 from onebase.pretraining.heldout import Heldout
 from onebase.tasks.media_rows import TIMES, flow_losses_of, text_nats
@@ -48,6 +52,24 @@ def flow_scores(base: LoadedBase, held: Heldout) -> dict[str, Score]:
             for time in TIMES:
                 values = flow_losses_of(base.model, rows, codec, time)
                 out[f"{source}.{codec}.t{time}"] = mean_score("flow_loss", values)
+    return out
+
+
+@torch.no_grad()
+def masked_patch_scores(base: LoadedBase, held: Heldout, decoder: str) -> dict[str, Score]:
+    """Mean squared error of three quarters of the patches, hidden, which have mean 0 and deviation 1, by source and codec: `digits.image_patches`. The same
+    ones are hidden in every call."""
+    out: dict[str, Score] = {}
+    objective = MaskedPatches.of(decoder, base.model.cfg)
+    for source in held.documents:
+        values: dict[str, list[float]] = {}
+        for n, (_, tokens) in enumerate(_tokens(base, source, held)):
+            batch = objective.batch([[tokens]], n).to(base.model.device)
+            for codec, errors_N in objective.errors(base.model, batch).items():
+                if len(errors_N):
+                    values.setdefault(codec, []).append(float(errors_N.mean()))
+        for codec, found in values.items():
+            out[f"{source}.{codec}"] = mean_score("masked_patch_error", np.asarray(found))
     return out
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -12,31 +12,19 @@ from onebase.errors import ConfigError
 from onebase.modality.image.augment import Augment
 from onebase.modality.text.sample import MASK
 from onebase.objective.flow_config import FlowConfig
+from onebase.pretraining import picture_objectives as pictures
 from onebase.pretraining.heldout import Heldout, bits_per_byte
+from onebase.pretraining.setting import Setting as Setting
 
 if TYPE_CHECKING:  # a recipe is read, and its errors are reported, without torch
-    from onebase.base.config import BaseConfig
+    from onebase.base.config import BaseConfig, TextShape
     from onebase.base.folder import LoadedBase
-    from onebase.data.sources import MediaFile
+    from onebase.base.model import BaseModel
     from onebase.evaluation.bootstrap import Score
+    from onebase.modality.patches.config import PatchConfig
     from onebase.modality.text.sample import Tokens
-    from onebase.modality.text.tokenizer import Tokenizer
     from onebase.objective.base import Objective
     from onebase.objective.infill import Infill
-
-
-@dataclass(frozen=True)
-class Setting:
-    """What a run passes to its objective: the tokenizer, tokens per row, the seed, the names of the data's sources, the config of the base, the files of
-    the data's media by their hash, and the rows of a micro-batch that the recipe states (0: none)."""
-
-    tokenizer: Tokenizer
-    length: int
-    seed: int = 0
-    sources: tuple[str, ...] = ()
-    base: BaseConfig | None = None
-    media: Callable[[str], MediaFile] | None = None
-    micro: int = 0
 
 
 def as_read(objective: Objective, document: Tokens, number: int) -> Tokens:
@@ -52,7 +40,9 @@ class PretrainingObjective:
     special tokens of a tokenizer that is trained for it. direction: attention of the trunk. shown: a document with its loss mask, for the token
     ledger; `number` seeds random choices. measure: scores held-out documents by source; measured: name of that score. version: increased when the
     same config trains differently, so that no old run is resumed; empty: never changed. media: it reads rows with images or audio. pairs: its rows
-    are a caption each, with a picture beside it, and its base has an image tower. more: further scores of held-out documents, by name.
+    are a caption each, with a picture beside it, and its base has an image tower. more: further scores of held-out documents, by name. base: the config of
+    its base, from its own config, the recipe's `model` and modalities (None: a base of text that reads the modalities as well). begin: puts on a new
+    base what is learnt beside it; end: what the finished base keeps of that.
     """
 
     config: type
@@ -66,6 +56,9 @@ class PretrainingObjective:
     media: bool = False
     pairs: bool = False
     more: Mapping[str, Callable[[LoadedBase, Heldout], dict[str, Score]]] = field(default_factory=dict)
+    base: Callable[[Any, TextShape, Sequence[PatchConfig]], BaseConfig] | None = None
+    begin: Callable[[Any, BaseModel], None] = lambda cfg, model: None
+    end: Callable[[Any, LoadedBase], None] = lambda cfg, base: None
 
     @property
     def name(self) -> str:
@@ -249,6 +242,27 @@ OBJECTIVES: dict[str, PretrainingObjective] = {
         measured="recall_at_10",
         more={"recall_at_1": _recall(1)},
         pairs=True,
+    ),
+    "masked_patches": PretrainingObjective(
+        pictures.MaskedPatchesConfig,
+        pictures.masked_patches,
+        direction="both",
+        measure=pictures.patch_scores,
+        measured="masked_patch_error",
+        media=True,
+        base=pictures.masked_patches_base,
+        begin=pictures.begin_masked_patches,
+        end=pictures.end_masked_patches,
+    ),
+    "segment": PretrainingObjective(
+        pictures.SegmentConfig,
+        pictures.segment,
+        measure=pictures.mask_scores,
+        measured="iou_one_click",
+        media=True,
+        base=pictures.segment_base,
+        begin=pictures.begin_segment,
+        end=pictures.end_segment,
     ),
 }
 

@@ -25,7 +25,7 @@ def plan_recipe(recipe: Recipe) -> Plan:
     """Parameters and FLOPs, counted; memory and time, measured by some steps on a sample of the data (`probing`), or estimated where that cannot be."""
     device = pick_device(recipe.train.device)
     cfg, train = recipe.base(), recipe.train
-    generates = cfg.text.head
+    generates = "text" in cfg.codecs and cfg.text.head
     micro = micro_batch_size(train, Parallel(0, 1, device), whole=objective_of(recipe.objective).pairs)
     memory = training_memory(cfg, train, micro, bf16=has_bf16(device))
     free = available(device)
@@ -41,7 +41,7 @@ def plan_recipe(recipe: Recipe) -> Plan:
         "free_bytes": free,
         "fits": memory.total <= free,
         "micro_batch": micro,
-        "cache_bytes_per_token": count.cache_bytes(cfg.trunks["text"], 1),
+        "cache_bytes_per_token": count.cache_bytes(cfg.trunks["text"], 1) if "text" in cfg.codecs else None,
         "device": str(device),
         "matmul_flops_per_second": speed,
         "seconds_at_40_percent": per_token * tokens / (0.4 * speed) if tokens else None,
@@ -58,11 +58,17 @@ def plan_recipe(recipe: Recipe) -> Plan:
         f"memory        {size(memory.total)} estimated with micro-batches of {micro} rows: "
         + ", ".join(f"{k} {size(v)}" for k, v in vars(memory).items())
         + f"; {size(free)} free: {'fits' if facts['fits'] else 'DOES NOT FIT'}",
-        *[f"cache         {facts['cache_bytes_per_token']:,} bytes per token when generating in bf16"]
-        * generates,
+        *(
+            [f"cache         {facts['cache_bytes_per_token']:,} bytes per token when generating in bf16"]
+            if generates
+            else []
+        ),
         f"speed         {number(speed / 1e12)} TFLOP/s measured on a large matrix product on this machine",
     ]
     try:
+        entry = objective_of(recipe.objective)
+        if entry.pairs or entry.base is not None:  # what is learnt beside the text's trunk is not cut
+            raise UserError(f"steps of objective {entry.name} are not measured", "run some: train.steps=5")
         found = measured(recipe, micro, _blocks(recipe, micro, speed, free))
     except UserError as e:
         facts["not_measured"] = e.cause

@@ -23,7 +23,6 @@ from onebase.config_plain import to_dict
 from onebase.data import Dataset, RowPlan, prepare, read_source
 from onebase.data.sources import Document, SourceConfig
 from onebase.errors import UserError
-from onebase.pretraining.objectives import objective_of
 from onebase.pretraining.recipe import DataConfig, Recipe, TokenizerConfig
 from onebase.train.config import CheckpointConfig, TrainConfig
 
@@ -58,8 +57,6 @@ class Measured:
 
 def measured(recipe: Recipe, micro: int, blocks: tuple[int, ...]) -> Measured:
     """Run steps with these numbers of blocks. Raises UserError where the data cannot be read or a step fails."""
-    if objective_of(recipe.objective).pairs:
-        raise UserError("steps of two towers are not measured", "run some: train.steps=5")
     logging.disable(logging.WARNING)  # what is left out is said by the run
     with TemporaryDirectory(prefix="onebase-plan-") as folder:
         try:

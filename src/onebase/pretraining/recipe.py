@@ -127,7 +127,10 @@ class Recipe:
             assert isinstance(self.objective, ContrastiveConfig)
             shift = self.objective.loss == "sigmoid"
             return pair_base(shape, self.image, width=self.objective.width, shift=shift, end=end)
-        return native_base(shape, *self.patches.values(), direction=objective_of(self.objective).direction)
+        entry, patches = objective_of(self.objective), tuple(self.patches.values())
+        if entry.base is not None:
+            return entry.base(self.objective, shape, patches)
+        return native_base(shape, *patches, direction=entry.direction)
 
     @property
     def patches(self) -> dict[str, PatchConfig]:

@@ -136,10 +136,13 @@ def _run(
     model = BaseModel(cfg)
     model.reset(recipe.train.seed)
     model.to(par.device)
+    entry.begin(recipe.objective, model)
     rows = plan.rows(0)
     rows = rows if takes_whole_step(objective) else rows[:1]
-    counted = counted_flops(model, objective, objective.batch(rows, 0)) / (len(rows) * plan.length)
-    loaded = LoadedBase(model, codec)
+    first = objective.batch(rows, 0)
+    size = max(first.tokens, len(rows) * plan.length if "text" in cfg.codecs else 0)
+    counted = counted_flops(model, objective, first) / size
+    loaded = LoadedBase(model, codec if "text" in cfg.codecs else None)
     heldout = Heldout(dataset.first("holdout", 1000), recipe.train.sequence_length, EVAL_TOKENS)
 
     def all_measured(base: LoadedBase, tokens: int) -> dict[str, dict[str, Score]]:
@@ -172,7 +175,7 @@ def _run(
     if result.stopped:
         log(f"stopped at step {result.state.step} and saved; run the same command to resume")
         return Finished(None, result, out)
-    whole = loaded if par.world == 1 else _gather(model, loaded)
+    whole = loaded if par.world == 1 else _gather(model, loaded, lambda m: entry.begin(recipe.objective, m))
     if par.main:
         kept = None
         if extended is not None:
@@ -181,7 +184,7 @@ def _run(
         note_run(whole.record, cfg, recipe, dataset, plan, result, counted, par.world)
         scored = all_measured(whole, EVAL_TOKENS)
         final = Scores(entry.measured, scored.pop(entry.measured))
-        final = final.beside_ngram(tokens, cfg.text.vocab_size, heldout.known)
+        final = final.beside_ngram(tokens, tokenizer.vocab_size, heldout.known)
         others = [Scores(name, found) for name, found in scored.items()]
         read = f"{result.state.step:,} steps, {share(epochs_of(plan, result.state.step))}"
         for found in (final, *others):
@@ -193,6 +196,7 @@ def _run(
         )
         for line in (read, *final.lines(), *(line for o in others for line in o.lines())):
             log(line)
+        entry.end(recipe.objective, whole)
         save_base(out / "base", whole, overwrite=extended is not None)
         if kept is not None:
             log(f"the previous base is kept: {kept}")
@@ -249,10 +253,11 @@ def _loggers(recipe: Recipe, out: Path, par: Parallel) -> list[Callback]:
     return loggers
 
 
-def _gather(model: BaseModel, loaded: LoadedBase) -> LoadedBase:
-    """An unsharded copy of a sharded base on this rank."""
+def _gather(model: BaseModel, loaded: LoadedBase, begin: Callable[[BaseModel], None]) -> LoadedBase:
+    """An unsharded copy of a sharded base on this rank, with what is learnt beside it."""
     tensors = whole_state(model)
     whole = BaseModel(model.cfg)
+    begin(whole)
     load_whole_state(whole, tensors)
     whole.compute_dtype = model.compute_dtype
-    return LoadedBase(whole, loaded.codec)
+    return LoadedBase(whole, loaded.text_codec)

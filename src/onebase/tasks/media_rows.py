@@ -17,7 +17,7 @@ from onebase.data.labelled import Make
 from onebase.data.order import ExampleOrder, one_by_one
 from onebase.engine.decoder import generate
 from onebase.engine.image_prompts import sees
-from onebase.engine.media_prompts import media_codec, media_tokens
+from onebase.engine.media_prompts import file_tokens, media_codec
 from onebase.engine.media_samples import Source, digest_of
 from onebase.engine.sampler import Sampling
 from onebase.errors import DataError
@@ -67,7 +67,7 @@ def files_alone(reader: RowReader, column: str) -> Make:
         with naming(name):
             if column == "image":
                 check_picture(source, name)  # its header alone says how many patches it has
-            sample = media_tokens(reader.base, (column, source))
+            sample = file_tokens(reader.base, column, source)
         return reader.too_long(len(sample)) or (sample,)
 
     return each_row(made)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from onebase.base.folder import LoadedBase
 from onebase.base.head import HeadConfig
 from onebase.base.masks import MaskHead, Prompt
 from onebase.data import Rows, read_rows
@@ -28,6 +29,8 @@ from onebase.tasks.job import Adapting, data_facts
 from onebase.tasks.ledgers import check_rows
 from onebase.tasks.media_rows import NO_VIRTUAL
 
+DETAIL = 16
+"""Channels of a new head's convolutions at full size."""
 TRAINED = "prompts are read by the trunk, so the trunk must be trained, or have LoRA"
 
 
@@ -84,6 +87,14 @@ def examples(rows: Rows) -> tuple[list[tuple[Path, Path, Prompt]], list[dict[str
     return found, hashes
 
 
+def head_config(base: LoadedBase, patch: int) -> HeadConfig:
+    """Of the base's own head of masks, or of a new one."""
+    own = base.head
+    if own is not None and own.task == "segment" and own.config.patch == patch:
+        return own.config
+    return HeadConfig(reads="image", gives="masks", patch=patch, detail=DETAIL)
+
+
 def lesson(job: Adapting) -> Lesson:
     """Train a mask head and the method's weights together; it starts from the base's own mask head where it has one."""
     o, base = job.options, job.base
@@ -98,7 +109,7 @@ def lesson(job: Adapting) -> Lesson:
     rows = [Tokens(*none, f"{i} {r['image']} {r['mask']}", "pictures") for i, r in enumerate(hashes)]
     plan = ExampleOrder(one_by_one(rows), min(o.batch_size, len(rows)), o.seed, o.epochs)
     by_id = {t.id: e for t, e in zip(rows, found, strict=True)}
-    cfg = HeadConfig(reads="image", gives="masks", patch=codec.patch)
+    cfg = head_config(base, codec.patch)
 
     def read(name: str) -> MaskExample:
         picture, mask, prompt = by_id[name]
@@ -107,11 +118,10 @@ def lesson(job: Adapting) -> Lesson:
 
     def steps(learner: Learner, stack: ExitStack) -> Steps:
         own = base.head
-        known = own is not None and own.task == "segment" and own.config == cfg
         head = (
             MaskHead.of(cfg, own.tensors)
-            if known and own is not None
-            else MaskHead(base.model.cfg.trunks["image"].width, cfg.outputs)
+            if own is not None and own.config == cfg
+            else MaskHead.new(cfg, base.model.cfg.trunks["image"].width, codec.channels)
         )
         base.model.heads[SCRATCH] = head = head.to(base.model.device)
         objective = Segmentation(SCRATCH, read, codec, o.seed, learner.routing)

@@ -34,7 +34,8 @@ def training_memory(
 ) -> MemoryEstimate:
     """Peak memory of training: fp32 weights and gradients, optimizer moments, one micro-batch of `micro` rows."""
     total = base_parameters(cfg)
-    trunk, codec = cfg.trunks["text"], cfg.text
+    trunk = next(iter(cfg.trunks.values())) if "text" not in cfg.trunks else cfg.trunks["text"]
+    vocab_size = cfg.text.vocab_size if "text" in cfg.codecs and cfg.text.head else 0
     matrices = sum(count.matrix_parameters(t, max(1, len(t.groups))) for t in cfg.trunks.values())
     blocks = sum(len(t.blocks) for t in cfg.trunks.values())
     moments = 2 * total - (matrices if train.muon else 0)  # Muon keeps one moment, AdamW two
@@ -45,9 +46,13 @@ def training_memory(
         gradients=4 * total // world + 4 * total // max(1, blocks) // world,
         optimizer=4 * moments // world,
         activations=count.activation_bytes(trunk, tokens, train.sequence_length, width)
-        + sum(_tower_bytes(cfg, name, micro, width) for name in cfg.trunks if name != "text"),
-        logits=min(tokens, CHUNK) * codec.vocab_size * (4 + 2 * width) + 2 * tokens * trunk.width * width
-        if codec.head
+        + sum(
+            _tower_bytes(cfg, name, micro, width)
+            for name in cfg.trunks
+            if name != "text" and "text" in cfg.trunks
+        ),
+        logits=min(tokens, CHUNK) * vocab_size * (4 + 2 * width) + 2 * tokens * trunk.width * width
+        if vocab_size
         else 0,
     )
 

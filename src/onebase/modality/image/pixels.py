@@ -51,6 +51,17 @@ def read_picture(source: str | Path | bytes, name: str = "") -> "Image":
         return _plain(found)
 
 
+def read_cutout(source: str | Path | bytes, name: str = "") -> "Image":
+    """The same as 8-bit RGBA: transparency is kept, and a picture without any is opaque. Raises DataError, UserError."""
+    from PIL import ImageOps
+
+    with _opened(source, name) as found:
+        found.load()
+        if not found.has_transparency_data:
+            return _plain(found).convert("RGBA")
+        return ImageOps.exif_transpose(found).convert("RGBA")
+
+
 def picture_size(source: str | Path | bytes, name: str = "") -> tuple[int, int]:
     """Width and height that `read_picture` returns, from the header. Raises DataError, UserError."""
     with _opened(source, name) as found:

@@ -58,7 +58,7 @@ class Sample:
 class MediaContent:
     """An image or a sound, decoded when it is needed. digest: hash of its encoded bytes; count: its patches; load: returns them, fp32 [N, P], and
     their coordinates, int [N, K]; name: of the file, for messages; shape: patches along each coordinate, the last coordinate changing fastest;
-    shown: what it is, for the token ledger."""
+    shown: what it is, for the token ledger; raw: its encoded bytes and the name of its file, where they are at hand."""
 
     digest: str
     count: int
@@ -66,6 +66,7 @@ class MediaContent:
     name: str = ""
     shape: tuple[int, ...] = ()
     shown: str = "media"
+    raw: Callable[[], tuple[bytes, str]] | None = None
 
 
 @dataclass(frozen=True, eq=False)
