@@ -91,7 +91,11 @@ def colour_of(image: Image.Image) -> str:
 def main(steps: int | None) -> None:
     more = {} if steps is None else {"train__steps": steps}
     with tempfile.TemporaryDirectory() as room:
-        base = onebase.pretrain(ROOT / "recipes" / "flow.yaml", out=Path(room, "run"), **more)
+        scored(onebase.pretrain(ROOT / "recipes" / "flow.yaml", out=Path(room, "run"), **more))
+
+
+def scored(base: onebase.Base) -> None:
+    """Draw each pair of colour and shape four times, and say how many of them are what was asked for."""
     real = pictures(2400, 1)
     judge = KNeighborsClassifier(3).fit(
         darkness([image for _, image in real]), [text.split()[1] for text, _ in real]
