@@ -1,11 +1,15 @@
 """Every recipe in recipes/ is read as it stands, and trained for one step at small sizes, end to end."""
 
+import importlib.util
+import io
 import os
 import re
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -114,6 +118,21 @@ def test_one_step_end_to_end(path: Path, tmp_path: Path) -> None:
         assert base.generate("Text", max_tokens=2) is not None
     else:
         assert len(base.embed(["Text"])[0]) == 32
+
+
+def test_the_pictures_of_the_flow_recipe_are_those_of_its_example() -> None:
+    """recipes/shapes.parquet is what examples/draw_shapes.py makes, but for a palette of 32 colours."""
+    spec = importlib.util.spec_from_file_location("draw_shapes", ROOT / "examples" / "draw_shapes.py")
+    assert spec is not None and spec.loader is not None
+    example = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(example)
+    rows = pq.read_table(ROOT / "recipes" / "shapes.parquet").to_pylist()
+    made = example.pictures(len(rows), 0)
+    assert [row["text"] for row in rows] == [text for text, _ in made]
+    assert " ".join(example.UNSEEN) not in {text for text, _ in made}
+    for row, (_, image) in list(zip(rows, made, strict=True))[::40]:
+        kept = np.asarray(Image.open(io.BytesIO(row["image"]["bytes"])).convert("RGB"), np.int16)
+        assert np.abs(kept - np.asarray(image, np.int16)).max() <= 8
 
 
 @pytest.mark.slow

@@ -89,9 +89,9 @@ def ours(side: str, steps: int) -> Timed:
     )
 
 
-def usual_loop(predict: Callable[..., Any], model: Any, steps: int, out: int) -> Timed:
-    """The loop of diffusers' training examples: noise, a time for each picture, the error of the noise, clipping, AdamW. out: channels of the
-    prediction that are noise."""
+def usual_loop(predict: Callable[..., Any], model: Any, steps: int, *, autocast: bool) -> Timed:
+    """The loop of diffusers' training examples: noise, a time for each picture, the error of the noise, clipping, AdamW. autocast: to the format of
+    the chip, where the model does not compute in it by itself."""
     import torch
     import torch.nn.functional as F
     from diffusers import DDPMScheduler
@@ -99,15 +99,14 @@ def usual_loop(predict: Callable[..., Any], model: Any, steps: int, out: int) ->
     scheduler = DDPMScheduler(num_train_timesteps=TIMES)
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=RATE)
     values, marks, losses = torch.from_numpy(pictures(steps + 1)), [], []
-    bf16 = chip_dtype() == "bf16"
     for step in range(steps + 1):
         marks.append(time.perf_counter())
         z_BCSS = values[step * BATCH : (step + 1) * BATCH]
         noise = torch.randn_like(z_BCSS)
         t_B = torch.randint(0, TIMES, (BATCH,))
         class_B = torch.randint(0, CLASSES, (BATCH,))
-        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-            got = predict(scheduler.add_noise(z_BCSS, noise, t_B), t_B, class_B)[:, :out]
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            got = predict(scheduler.add_noise(z_BCSS, noise, t_B), t_B, class_B)
         loss = F.mse_loss(got.float(), noise)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -142,7 +141,8 @@ def diffusers_steps(side: str, steps: int) -> Timed:
 
     model = their_model().train()
     run = model if side.endswith("_eager") else torch.compile(model)
-    return usual_loop(lambda z, t, c: run(z, timestep=t, class_labels=c).sample, model, steps, 3)
+    bf16 = chip_dtype() == "bf16"
+    return usual_loop(lambda z, t, c: run(z, timestep=t, class_labels=c).sample, model, steps, autocast=bf16)
 
 
 def dit_steps(side: str, steps: int) -> Timed:
@@ -153,6 +153,7 @@ def dit_steps(side: str, steps: int) -> Timed:
     from onebase.base.model import BaseModel
     from onebase.formats.families.dit import FAMILY
     from onebase.formats.reader import ConfigReader
+    from onebase.train.parallel import compile_blocks
 
     theirs = their_model()
     cfg = FAMILY.read(ConfigReader(dict(theirs.config), "the bench", frozenset(theirs.state_dict())))
@@ -165,9 +166,8 @@ def dit_steps(side: str, steps: int) -> Timed:
     if chip_dtype() == "bf16":
         model.compute_dtype = torch.bfloat16
     if not side.endswith("_eager"):
-        for block in model.trunks["latents"].blocks:
-            block.compile()
-    return usual_loop(lambda z, t, c: predicted_noise(model, z, t, c), model.train(), steps, 3)
+        compile_blocks(model)
+    return usual_loop(lambda z, t, c: predicted_noise(model, z, t, c), model.train(), steps, autocast=False)
 
 
 def worker(side: str, steps: int) -> Timed:

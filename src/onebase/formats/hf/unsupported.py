@@ -15,7 +15,7 @@ POINTER = b"version https://git-lfs.github.com/spec/"
 MAX_NAMES = 10_000
 SAM = ("sam", "sam_hq", "sam2", "sam2_video", "sam3", "sam3_video")
 _OTHER = "give the same model as a Hugging Face folder (config.json and *.safetensors) or a .gguf file"
-_PIPELINE = "give the folder of a whole DiTPipeline, the one with model_index.json (docs/drawing.md); other pipelines are not supported"
+_PIPELINE = "give the folder of a whole DiTPipeline on the disk, the one with model_index.json (docs/drawing.md); other pipelines are not supported"
 _CLIP = "give the same model in the transformers format (config.json with model_type clip, *.safetensors)"
 _TRAINED = "give the model that the training saved (save_pretrained; for DeepSpeed zero_to_fp32.py --safe_serialization)"
 _META = (
@@ -24,7 +24,7 @@ _META = (
 )
 # The first match counts; one of the patterns must match: (patterns, what it is, what to give).
 _PUBLISHED: tuple[tuple[Sequence[str], str, str], ...] = (
-    (("model_index.json",), "is a diffusers pipeline, which is not fetched by name", _PIPELINE),
+    (("model_index.json",), "is a diffusers pipeline", _PIPELINE),
     (("diffusion_pytorch_model*",), "is a part of a diffusers pipeline", _PIPELINE),
     (("open_clip_*",), "has a CLIP model in the OpenCLIP format", _CLIP),
     (
