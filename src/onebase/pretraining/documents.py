@@ -181,7 +181,7 @@ def documents_read(run: str | Path) -> DocumentsRead:
 
 def _plan(recipe: Recipe, out: Path) -> tuple[RowPlan, Dataset]:
     dataset = Dataset.open(recipe.data.dataset or out / "data")
-    tokenizer = run_tokenizer(recipe, out, dataset, lambda _: None)
+    tokenizer = run_tokenizer(recipe, out, dataset, None)
     return rows_of(recipe, out, dataset, tokenizer)[2], dataset
 
 

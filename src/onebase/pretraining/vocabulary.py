@@ -18,8 +18,9 @@ from onebase.pretraining.report import Tell
 from onebase.readable import duration
 
 
-def run_tokenizer(recipe: Recipe, out: Path, dataset: Dataset, log: Tell) -> Tokenizer:
-    """The tokenizer of a run: read from the recipe's path or the run folder, or trained on the data and written there. Raises ConfigError."""
+def run_tokenizer(recipe: Recipe, out: Path, dataset: Dataset, log: Tell | None) -> Tokenizer:
+    """The tokenizer of a run: read from the recipe's path or the run folder, or trained on the data and written there (without `log`: only read).
+    Raises ConfigError, ArtifactError."""
     tokenizer = _plain(recipe, out, dataset, log)
     if not objective_of(recipe.objective).pairs or tokenizer.roles.after:
         return tokenizer
@@ -28,7 +29,7 @@ def run_tokenizer(recipe: Recipe, out: Path, dataset: Dataset, log: Tell) -> Tok
     )  # the vector of a caption is that of its end
 
 
-def _plain(recipe: Recipe, out: Path, dataset: Dataset, log: Tell) -> Tokenizer:
+def _plain(recipe: Recipe, out: Path, dataset: Dataset, log: Tell | None) -> Tokenizer:
     if recipe.tokenizer.kind == "residues":
         return residue_tokenizer()
     specials = objective_of(recipe.objective).specials
@@ -43,7 +44,7 @@ def _plain(recipe: Recipe, out: Path, dataset: Dataset, log: Tell) -> Tokenizer:
             )
         return tokenizer
     path = out / "tokenizer.json"
-    if not path.is_file():
+    if log is not None and not path.is_file():
         began = time.perf_counter()
         texts, model = _sample(dataset, recipe.tokenizer.train_bytes), recipe.model
         tokenizer = Tokenizer.train(texts, model.vocab_size, (*SPECIALS, *specials), model.portable)
