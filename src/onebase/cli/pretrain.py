@@ -108,7 +108,7 @@ def plan(
     ] = False,
     json: Json = False,
 ) -> None:
-    """Estimate parameters, FLOPs, memory and time of a recipe before anything is allocated; or describe this machine."""
+    """Say what a recipe takes: parameters and FLOPs counted, memory and time measured by a few steps; or describe this machine."""
     if machine == (recipe is not None):
         raise UserError(
             "both a recipe and --machine are given" if machine else "neither a recipe nor --machine is given",

@@ -119,12 +119,25 @@ BOTH: dict[str, dict[str, Any]] = {
     **{f"reads-{k}": CLASSIFY[k] for k in ("classify-lora", "classify-full")},
     "reads-some": CLASSIFY["classify-lora"] | {"sites": ["attn.q", "text.1.*"]},
 }
+PLUGGED = {
+    k: DECODER[k]
+    for k in (
+        "classify-head",
+        "complete-lora",
+        "complete-dora",
+        "complete-soft",
+        "complete-prefix",
+        "complete-full",
+    )
+}
+"""On a base with a modality of another package."""
 
 CASES: dict[str, dict[str, Any]] = {
     **{f"decoder {name}": case for name, case in DECODER.items()},
     **{f"encoder {name}": case for name, case in ENCODER.items()},
     **{f"sees {name}": case for name, case in SEES.items()},
     **{f"both {name}": case for name, case in BOTH.items()},
+    **{f"series {name}": case for name, case in PLUGGED.items()},
 }
 STEPS = {"batch_size": 4, "epochs": 2}
 """Few steps, but enough to be stopped between two."""
@@ -134,5 +147,6 @@ STOPPED = [
     *(f"decoder reinforce-{m}" for m in ("lora", "full")),
     *(f"encoder {x}" for x in ("classify-prefix", "regress-lora", "tag-soft", "embed-lora", "classify-full")),
     *(f"sees classify-{m}" for m in ("lora", "full")),
+    "series complete-lora",
 ]
 """Each method and each objective once."""

@@ -5,14 +5,16 @@ from pathlib import Path
 
 import torch
 
-from onebase.base.config import BaseConfig
+from onebase.base.config import BaseConfig, TextShape, native_base
 from onebase.base.folder import LoadedBase, load_base
 from onebase.base.links import ConnectorConfig, Link
 from onebase.base.model import BaseModel
 from onebase.formats.hf.tokenizer_files import read_codec
 from onebase.modality.audio.config import AudioCodecConfig
+from onebase.modality.patches.tokens import media_specials
 from onebase.modality.text.codec import TextCodec
 from onebase.modality.text.config import TextCodecConfig
+from onebase.modality.text.sample import SPECIALS
 from onebase.modality.text.tokenizer import Tokenizer
 from onebase.model.config import AttnConfig, BlockConfig, FFConfig, NormConfig, Norms, Part, TrunkConfig
 from tests.helpers import LINES, tiny_base
@@ -98,4 +100,21 @@ def both(folder: Path) -> LoadedBase:
     return drawn(cfg, text.text_codec)
 
 
-KINDS = {"decoder": decoder, "encoder": encoder, "speech": speech, "sees": sees, "both": both}
+def series(folder: Path) -> LoadedBase:
+    """A decoder that reads and makes what a plug-in defines (`conftest` registers it): text and numbers, each with its feed-forward."""
+    from tests.contract.plugin.series import SeriesPatchesConfig
+
+    specials = (*SPECIALS, *media_specials(("series_patches",)))
+    tokenizer = Tokenizer.train(LINES * 4, 320, specials)
+    shape = TextShape(width=32, depth=2, head_dim=16, context=64, vocab_size=tokenizer.vocab_size)
+    return drawn(native_base(shape, SeriesPatchesConfig(kind="series_patches")), TextCodec(tokenizer))
+
+
+KINDS = {
+    "decoder": decoder,
+    "encoder": encoder,
+    "speech": speech,
+    "sees": sees,
+    "both": both,
+    "series": series,
+}
