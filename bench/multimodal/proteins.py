@@ -5,10 +5,11 @@
    on its untrained twin, and of logistic regression on amino-acid composition; intervals by bootstrap over the test rows.
 2. Contacts of the monomers in MDAnalysisTests (data/dssp): a regression on 20 of them, precision at L/5 of the long-range pairs (24 or more
    apart, C-beta within 8 angstrom) of all others; beside the untrained twin and the separation alone (frequency of contact by separation).
+   Beside the regression: task contacts by the head alone, a distogram of the same 20 proteins, on the base and on its twin.
 
-    python bench/multimodal/proteins.py --base runs/protein --data DIR [--isa avx2]
+    python bench/multimodal/proteins.py --base runs/protein --data DIR [--isa avx2] [--contacts]
 
-DIR has the unpacked modlamp wheel and MDAnalysisTests sdist, anywhere below it.
+DIR has the unpacked modlamp wheel and MDAnalysisTests sdist, anywhere below it. --contacts: the second part alone.
 """
 
 import argparse
@@ -24,6 +25,8 @@ from common import arguments, need, report
 
 TRAINED_ON = 20
 """Proteins of the regression."""
+EPOCHS = 20
+"""Passes of the distogram's head over them."""
 
 
 def interval(values: Sequence[float]) -> dict[str, Any]:
@@ -72,7 +75,8 @@ def contacts(base: Any, twin: Any, data: Path, most: int | None) -> dict[str, An
     from onebase.engine.contacts import attention_maps, contact_features, learnt_contacts
 
     files = sorted(p for p in data.rglob("dssp/*.pdb.gz") if not p.name.startswith("wrong"))
-    proteins = {p.name.split(".")[0]: read_structure(p) for p in files}
+    paths = {p.name.split(".")[0]: p for p in files}
+    proteins = {name: read_structure(p) for name, p in paths.items()}
     names = [list(proteins)[i] for i in np.random.default_rng(0).permutation(len(proteins))[:most]]
     train, test = [proteins[n] for n in names[:TRAINED_ON]], [proteins[n] for n in names[TRAINED_ON:]]
     near, all_ = np.zeros(2000), np.zeros(2000)
@@ -96,12 +100,21 @@ def contacts(base: Any, twin: Any, data: Path, most: int | None) -> dict[str, An
 
         return of
 
+    def distogram(one: Any) -> Callable[[Any], Any]:
+        rows = [{"structure": str(paths[n])} for n in names[:TRAINED_ON]]
+        longest = one.config.text.context - 2
+        rows = [r for r, p in zip(rows, train, strict=True) if len(p.sequence) <= longest]
+        adapter = one.adapt(rows, task="contacts", method="head", epochs=EPOCHS, batch_size=4)
+        on = one.with_adapter(adapter)
+        return lambda protein: on.contacts(protein.sequence).numpy()
+
     def chance(protein: Any) -> float | None:
         i, j = pairs(protein.distances, 24)
         return float((protein.distances[i, j] < NEAR).mean()) if len(i) else None
 
     found: dict[str, Any] = {"proteins": names, "trained_on": names[:TRAINED_ON]}
     ways = {"base": maps(base), "untrained": maps(twin), "separation": separation}
+    ways |= {"distogram": distogram(base), "distogram_untrained": distogram(twin)}
     for name, way in ways.items():
         scores = [long_range_precision(way(p), p.distances) for p in test]
         found[name] = interval([s for s in scores if s is not None])
@@ -117,6 +130,7 @@ def main() -> None:
     parser.add_argument("--base", type=Path, required=True, help="the folder of the pretraining run")
     parser.add_argument("--data", type=Path, required=True, help="the folder of the unpacked packages")
     parser.add_argument("--quick", action="store_true", help="300 peptides and 24 proteins, as a smoke test")
+    parser.add_argument("--contacts", action="store_true", help="without the peptides")
     args = arguments(parser)
     need("sklearn")
     import onebase
@@ -131,15 +145,18 @@ def main() -> None:
     results = {
         "pretraining": {k: base.record.get(k) for k in ("train.steps", "train.summary")},
         "contacts": contacts(base, twin, args.data, 24 if args.quick else None),
-        "peptides": peptides(base, twin, args.data, 300 if args.quick else None),
     }
-    peptide, contact = results["peptides"], results["contacts"]
-    ratios = {
-        "peptides_over_composition": peptide["base"]["value"] / peptide["composition"]["value"],
+    contact, ratios = results["contacts"], dict[str, float | None]()
+    if not args.contacts:
+        results["peptides"] = peptide = peptides(base, twin, args.data, 300 if args.quick else None)
+        ratios["peptides_over_composition"] = peptide["base"]["value"] / peptide["composition"]["value"]
+    ratios |= {
+        "distogram_over_separation": contact["distogram"]["value"]
+        / max(1e-9, contact["separation"]["value"]),
         "contacts_over_separation": contact["base"]["value"] / max(1e-9, contact["separation"]["value"]),
         "contacts_over_untrained": contact["base"]["value"] / max(1e-9, contact["untrained"]["value"]),
     }
-    report("proteins", results, ratios, quick=args.quick)
+    report("contacts" if args.contacts else "proteins", results, ratios, quick=args.quick)
 
 
 if __name__ == "__main__":
