@@ -90,20 +90,18 @@ def digit_rows(data: Path, name: str) -> list[Row]:
     return [{"image": f, "label": DIGITS[n]} for f, n in zip(files, labels, strict=True)]
 
 
-def cnn(train: Sequence[Row], test: Sequence[Row], epochs: int) -> list[bool]:
-    """A small convolutional network on pixels: the special model."""
+def small_cnn(x_NP: np.ndarray, labels: Sequence[str], epochs: int) -> Callable[[np.ndarray], list[str]]:
+    """A small convolutional network on pixels, trained: the special model."""
     import torch
     from torch import nn
 
     torch.manual_seed(0)
-    labels = sorted({r["label"] for r in train})
-    x, t = (
-        torch.from_numpy(pixels([r["image"] for r in rows])).reshape(-1, 1, 28, 28) for rows in (train, test)
-    )
-    y = torch.tensor([labels.index(r["label"]) for r in train])
+    names = sorted(set(labels))
+    x = torch.from_numpy(x_NP).reshape(-1, 1, 28, 28)
+    y = torch.tensor([names.index(label) for label in labels])
     net = nn.Sequential(
         nn.Conv2d(1, 16, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(16, 32, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2),
-        nn.Flatten(), nn.Dropout(0.3), nn.Linear(32 * 49, len(labels)),
+        nn.Flatten(), nn.Dropout(0.3), nn.Linear(32 * 49, len(names)),
     )  # fmt: skip
     adam = torch.optim.Adam(net.parameters(), 1e-3)
     for _ in range(epochs):
@@ -112,9 +110,19 @@ def cnn(train: Sequence[Row], test: Sequence[Row], epochs: int) -> list[bool]:
             adam.zero_grad()
             loss.backward()
             adam.step()
-    with torch.no_grad():
-        found = net.eval()(t).argmax(1).tolist()
-    return [labels[n] == r["label"] for n, r in zip(found, test, strict=True)]
+    net.eval()
+
+    def predict(some_NP: np.ndarray) -> list[str]:
+        with torch.no_grad():
+            found = net(torch.from_numpy(some_NP).reshape(-1, 1, 28, 28)).argmax(1).tolist()
+        return [names[n] for n in found]
+
+    return predict
+
+
+def cnn(train: Sequence[Row], test: Sequence[Row], epochs: int) -> list[bool]:
+    predict = small_cnn(pixels([r["image"] for r in train]), [r["label"] for r in train], epochs)
+    return [a == r["label"] for a, r in zip(predict(pixels([r["image"] for r in test])), test, strict=True)]
 
 
 def classical(train: Sequence[Row], test: Sequence[Row], of: Callable[[Sequence[Row]], np.ndarray]) -> Row:
@@ -199,18 +207,14 @@ def peptides(base: Any, twin: Any, data: Path) -> Row:
 
 def drawn(base: Any, data: Path, count: int, guidance: float) -> tuple[Row, list[Any]]:
     """Symbols by name and cut, of pairs that pretraining has not seen."""
-    from sklearn.linear_model import LogisticRegression
-
     known, real = captions(data / "symbols"), captions(data / "symbols-test")
-    judge = LogisticRegression(C=10.0, max_iter=300).fit(
-        pixels([f for f, _ in known]), [name_of(t) for _, t in known]
-    )
-    said = judge.predict(pixels([f for f, _ in real]))
+    judge = small_cnn(pixels([f for f, _ in known]), [name_of(t) for _, t in known], 40)
+    said = judge(pixels([f for f, _ in real]))
     pictures, right = [], []
     for i, (_, text) in enumerate(real[:count]):
         (picture,) = base.draw(text, 1, steps=25, guidance=guidance, seed=i, size=(28, 28))
         flat = np.asarray(picture.convert("L"), np.float32).reshape(1, -1) / 255
-        right.append(bool(judge.predict(flat)[0] == name_of(text)))
+        right.append(judge(flat)[0] == name_of(text))
         pictures.append((text, picture))
     ceiling = rate([a == name_of(t) for a, (_, t) in zip(said, real, strict=True)])
     return {"recognised": rate(right), "real": ceiling, "guidance": guidance, "of": count}, pictures
