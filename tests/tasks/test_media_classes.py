@@ -1,5 +1,6 @@
 """Task classify on images and sounds of a base of patches: a head, LoRA, scores, the command, and mistakes."""
 
+import base64
 import json
 import shutil
 import wave
@@ -16,6 +17,7 @@ from onebase.api.base import Base
 from onebase.engine.features import features, remembering
 from onebase.engine.media_prompts import media_tokens
 from onebase.errors import DataError, UserError
+from onebase.serve.adapters import app_of
 from tests.native import native, saved
 from tests.pretrained import onebase as command
 
@@ -147,3 +149,21 @@ def test_mistakes(base: Base, tmp_path: Path) -> None:
     on = base.with_adapter(base.adapt(good, task="classify", method="head"))
     with pytest.raises(DataError, match=r"gone\.png"):
         on.classify([tmp_path / "gone.png"])
+
+
+def test_over_http_a_file_is_sent_and_no_path_is_read(base: Base, tmp_path: Path) -> None:
+    client_of = pytest.importorskip("starlette.testclient").TestClient
+    rows = pictures(tmp_path)
+    on = base.with_adapter(base.adapt(written(tmp_path, rows), task="classify", method="head"), "bars")
+    assert on.attached is not None
+    with client_of(app_of(base, "native", {"bars": on.attached})) as client:
+
+        def asked(image: str) -> Any:
+            return client.post("/v1/classify", json={"model": "bars", "input": {"image": image}})
+
+        raw = base64.b64encode((tmp_path / "3.png").read_bytes()).decode()
+        assert asked(raw).json()["data"][0]["label"] == "stands"
+        path = asked(str(tmp_path / "3.png"))
+        assert path.status_code == 400 and "base64" in path.text
+        broken = asked(base64.b64encode(b"no picture").decode())
+        assert broken.status_code == 400 and "cannot be read as an image" in broken.text

@@ -146,7 +146,7 @@ class Understanding(Bound):
         prompt that is outside the picture; DataError naming a file that cannot be read."""
         return segmented(self, image, points, boxes)
 
-    def search(self, query: str, paths: images.Paths, *, top: int | None = None) -> list[FoundImage]:
+    def search(self, query: str, paths: images.Files, *, top: int | None = None) -> list[FoundImage]:
         """Image files ranked by similarity to a text, the nearest first (`path`, `score`: the cosine). Raises DataError naming a file that
         cannot be read, UserError for a base without one space for images and texts."""
         return find(self.loaded, query, paths, top, self.routing)

@@ -23,7 +23,10 @@ from onebase.modality.image.pixels import pixels
 from onebase.model.proj import AdapterRouting
 from onebase.objective.pictures import picture_features
 
-Paths = str | Path | Sequence[str | Path]
+Source = str | Path | bytes
+"""An image file, or its bytes."""
+Paths = Source | Sequence[Source]
+Files = str | Path | Sequence[str | Path]
 
 
 def vectors(base: LoadedBase, paths: Paths, routing: AdapterRouting | None) -> Tensor:
@@ -138,11 +141,11 @@ def of_patches(base: LoadedBase) -> bool:
     return "image_patches" in base.model.patches
 
 
-def _files(paths: Paths) -> list[str | Path]:
-    files = [paths] if isinstance(paths, (str, Path)) else list(paths)
+def _files(paths: Paths) -> list[Source]:
+    files = [paths] if isinstance(paths, (str, Path, bytes)) else list(paths)
     if not files:
         raise UserError("no images were given", "give at least one file")
-    if missing := next((p for p in files if not Path(p).is_file()), None):
+    if missing := next((p for p in files if not isinstance(p, bytes) and not Path(p).is_file()), None):
         raise DataError(f"{missing}: there is no such file", "give image files")
     return files
 
@@ -162,6 +165,6 @@ def _over(
     return torch.cat(out)
 
 
-def _parts(files: Sequence[str | Path], size: int) -> Iterator[Sequence[str | Path]]:
+def _parts(files: Sequence[Source], size: int) -> Iterator[Sequence[Source]]:
     for i in range(0, len(files), size):
         yield files[i : i + size]

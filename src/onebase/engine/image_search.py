@@ -10,7 +10,7 @@ from torch import Tensor
 from onebase.base.folder import LoadedBase
 from onebase.base.link_modules import PairLink
 from onebase.engine.features import embeddings
-from onebase.engine.image_features import Paths, vectors
+from onebase.engine.image_features import Files, Paths, vectors
 from onebase.errors import ArtifactError, UserError
 from onebase.model.proj import AdapterRouting
 
@@ -83,7 +83,7 @@ def written_out(labels: Sequence[str], template: str = TEMPLATE) -> list[str]:
 def find(
     base: LoadedBase,
     query: str,
-    paths: Paths,
+    paths: Files,
     top: int | None = None,
     routing: AdapterRouting | None = None,
 ) -> list[FoundImage]:

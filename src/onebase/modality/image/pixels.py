@@ -35,9 +35,10 @@ DEEP = ("I;16", "I;16L", "I;16B", "I;16N")
 """Pillow modes with 16 bits per pixel."""
 
 
-def pixels(paths: Sequence[str | Path], cfg: ImageCodecConfig) -> Tensor:
-    """Images of any sizes as float32 [N, C, side, side]. Raises DataError naming the file that cannot be read."""
-    images = [prepared(read_picture(path), cfg, str(path)) for path in paths]
+def pixels(paths: Sequence[str | Path | bytes], cfg: ImageCodecConfig) -> Tensor:
+    """Images (files, or their bytes) of any sizes as float32 [N, C, side, side]. Raises DataError naming the file that cannot be read."""
+    names = ["the image" if isinstance(path, bytes) else str(path) for path in paths]
+    images = [prepared(read_picture(path, n), cfg, n) for path, n in zip(paths, names, strict=True)]
     return torch.stack(images) if images else torch.empty(0, cfg.channels, cfg.side, cfg.side)
 
 
