@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from bench import common
 
 ROOT = Path(__file__).parents[1]
-SIDES = ("adapt_sides", "decode_sides", "training_sides", "named_pictures", "common")
+SIDES = ("adapt_sides", "decode_sides", "training_sides", "named_pictures", "native_data", "common")
 """What other scripts run or import."""
 SCRIPTS = sorted(p for p in (ROOT / "bench").rglob("*.py") if p.stem not in SIDES)
 HAS_AVX2 = platform.machine() in ("x86_64", "AMD64") and " avx2 " in common._flags()

@@ -69,6 +69,6 @@ def test_a_size_has_at_most_four_digits(n: int) -> None:
 def test_plans_print_figures_that_people_read() -> None:
     said = onebase("plan", Path(__file__).parents[1] / "recipes/124m.yaml")
     assert said.status == 0, said.err
-    assert re.search(r"memory +\d+\.\d+ GiB with", said.out) and "at 40% of that speed" in said.out
+    assert re.search(r"memory +\d+\.\d+ GiB estimated with", said.out) and "at 40% of that speed" in said.out
     for figure_ in re.findall(r"([\d.,]+(?:e[+-]?\d+)?) (?:[KMGT]iB|ms|s|min|h)\b", said.out):
         assert "e" not in figure_ and len(re.sub("[.,]", "", figure_)) <= 4, figure_

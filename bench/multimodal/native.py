@@ -14,6 +14,8 @@
 7. The transfer table: k labels a class, each modality, the base, its untrained twin, a small special model.
 """
 
+from __future__ import annotations
+
 import argparse
 import json
 import sys
@@ -21,12 +23,13 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from common import arguments, need, report
+
+if TYPE_CHECKING:
+    import numpy as np
 
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 Row = dict[str, Any]
@@ -34,6 +37,8 @@ Row = dict[str, Any]
 
 def rate(hits: Sequence[bool]) -> dict[str, Any]:
     """A share with its 95% interval by bootstrap."""
+    import numpy as np
+
     from onebase.evaluation.bootstrap import mean_score
 
     return asdict(mean_score("share", np.asarray(hits, float)))
@@ -62,6 +67,7 @@ def symbols(base: Any, data: Path) -> Row:
 
 
 def pixels(files: Sequence[Path]) -> np.ndarray:
+    import numpy as np
     from PIL import Image
 
     return np.stack([np.asarray(Image.open(f).convert("L"), np.float32).ravel() / 255 for f in files])
@@ -69,6 +75,8 @@ def pixels(files: Sequence[Path]) -> np.ndarray:
 
 def few(rows: Sequence[Row], each: int, seed: int = 0) -> list[Row]:
     """So many rows of each label."""
+    import numpy as np
+
     order, out, counts = np.random.default_rng(seed).permutation(len(rows)), [], dict[str, int]()
     for i in order:
         label = rows[i]["label"]
@@ -92,6 +100,7 @@ def digit_rows(data: Path, name: str) -> list[Row]:
 
 def small_cnn(x_NP: np.ndarray, labels: Sequence[str], epochs: int) -> Callable[[np.ndarray], list[str]]:
     """A small convolutional network on pixels, trained: the special model."""
+
     import torch
     from torch import nn
 
@@ -126,6 +135,7 @@ def cnn(train: Sequence[Row], test: Sequence[Row], epochs: int) -> list[bool]:
 
 
 def classical(train: Sequence[Row], test: Sequence[Row], of: Callable[[Sequence[Row]], np.ndarray]) -> Row:
+    import numpy as np
     from sklearn.linear_model import LogisticRegression
     from sklearn.neighbors import KNeighborsClassifier
 
@@ -168,6 +178,8 @@ def spoken_rows(data: Path, name: str) -> list[Row]:
 
 def mel(files: Sequence[Path], cfg: Any) -> np.ndarray:
     """Log-mel frames of sounds, brought to 12 patches by interpolation."""
+    import numpy as np
+
     from onebase.modality.patches.contents import file_patches
 
     out = []
@@ -181,6 +193,7 @@ def mel(files: Sequence[Path], cfg: Any) -> np.ndarray:
 
 
 def peptides(base: Any, twin: Any, data: Path) -> Row:
+    import numpy as np
     from sklearn.linear_model import LogisticRegression
 
     from onebase.evaluation.probabilities import auroc
@@ -207,6 +220,8 @@ def peptides(base: Any, twin: Any, data: Path) -> Row:
 
 def drawn(base: Any, data: Path, count: int, guidance: float) -> tuple[Row, list[Any]]:
     """Symbols by name and cut, of pairs that pretraining has not seen."""
+    import numpy as np
+
     known, real = captions(data / "symbols"), captions(data / "symbols-test")
     judge = small_cnn(pixels([f for f, _ in known]), [name_of(t) for _, t in known], 40)
     said = judge(pixels([f for f, _ in real]))
@@ -222,6 +237,7 @@ def drawn(base: Any, data: Path, count: int, guidance: float) -> tuple[Row, list
 
 def spoken(base: Any, data: Path, each: int, cfg: Any, out: Path) -> Row:
     """Digits from text."""
+    import numpy as np
     from sklearn.linear_model import LogisticRegression
 
     from onebase.engine.media_answers import to_wav

@@ -329,7 +329,10 @@ def test_an_objective_by_command(place: Path) -> None:
     shown = run(place, "-m", "onebase", "show", "by_rate/base").stdout
     assert "heldout_nats_per_hidden_token" in shown
     bad = run(place, "-m", "onebase", "pretrain", "hidden.yaml", "objective=maskd")
-    assert "accepted: one of next_token, infill, masked, mixed, hidden" in bad.stderr
+    assert (
+        "accepted: one of next_token, infill, masked, mixed, contrastive, masked_patches, segment, hidden"
+        in bad.stderr
+    )
     own = place / "base" / "codecs" / "text" / "tokenizer.json"
     size = f"model.vocab_size={json.loads((place / 'base' / 'base.json').read_text())['config']['codecs']['text']['vocab_size']}"
     bad = run(place, "-m", "onebase", "pretrain", "hidden.yaml", f"tokenizer.path={own}", size, "--out", "x")

@@ -12,7 +12,9 @@ from onebase.evaluation.bootstrap import paired_difference
 from onebase.evaluation.likelihood import DocumentNats
 from onebase.evaluation.paired import RowSums, difference, mean_sums, rounded
 from onebase.evaluation.predictions import (
+    ContactMaps,
     Documents,
+    Drawn,
     Graded,
     Labels,
     LabelSets,
@@ -39,6 +41,8 @@ EXAMPLES = {
     Written: Written(["a", "b"], ["a", "c"], np.array([3.0, 9.0]), np.array([2.0, 5.0])),
     Transcripts: Transcripts(["a b", "c"], ["a", "c"], np.array([3.0, 9.0]), np.array([2.0, 5.0])),
     MaskPairs: MaskPairs(np.array([0.5, 0.9]), np.array([0.4, 0.8])),
+    Drawn: Drawn(np.array([0.5, 0.25]), ["a", "b"], np.eye(2), np.eye(2)),
+    ContactMaps: ContactMaps(np.array([0.5, 0.9]), np.array([0.1, 0.2])),
     Retrieved: Retrieved([np.array([1]), np.array([3, 12])]),
     Graded: Graded([[0.0, 2.0, 1.0], [1.0, 0.0]], [[0.1, 0.9, 0.3], [0.2, 0.5]]),
     Passages: Passages([["the red fox"], ["tea", "green tea"]], ["red dog", "tea"]),

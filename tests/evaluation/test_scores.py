@@ -81,5 +81,8 @@ def test_what_was_not_learnt_or_judged_is_left_out() -> None:
 def test_lower_is_better_of_these_and_no_others() -> None:
     of_documents = {n for (of, n) in SCORES if of is Documents}
     lower = {n for (_, n), metric in SCORES.items() if metric.lower}
-    assert lower == {"ece", "mae", "nats_per_token", "wer", "cer"} | of_documents
+    assert (
+        lower
+        == {"ece", "mae", "nats_per_token", "wer", "cer", "flow_loss", "frechet_distance"} | of_documents
+    )
     assert lower >= LOWER_IS_BETTER and "forgetting" in lower

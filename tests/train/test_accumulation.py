@@ -124,7 +124,7 @@ def gradient(first: dict[str, Tensor], make: Callable[[], object]) -> Tensor:
 
 def differs(a: Tensor, b: Tensor) -> float:
     assert a.shape == b.shape and bool(a.any())
-    return float((a - b).abs().max() / a.abs().max())
+    return float((a - b).norm() / a.norm())
 
 
 def one_step(loop: Job) -> Job:

@@ -60,7 +60,7 @@ def scores(
         with torch.no_grad():
             z_NL = head(x_NP.to(head.weight_CP.device)).cpu()
         return adapter.head.labels, z_NL.log_softmax(-1)
-    labels = distinct(base.model.cfg.image.classes) if "image" in base.model.cfg.codecs else ()
+    labels = () if of_patches(base) else distinct(base.model.cfg.image.classes)
     if not labels:
         raise UserError(
             "neither this base nor an adapter on it classifies images: it has no image classes",

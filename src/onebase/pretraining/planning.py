@@ -18,7 +18,7 @@ from onebase.train.memory import available, training_memory
 from onebase.train.parallel import Parallel
 
 AT_MOST = 20.0
-"""Seconds that the steps of a whole model may take, by the speed of a matrix product."""
+"""Seconds that the measured steps may take, by the speed of a matrix product."""
 
 
 def plan_recipe(recipe: Recipe) -> Plan:
@@ -91,14 +91,18 @@ def _blocks(recipe: Recipe, micro: int, speed: float, free: int) -> tuple[int, .
         steps = STEPS * (1 if micro >= train.batch_size else 3)
         return steps * flops / (0.4 * speed), training_memory(cfg, train, micro).total
 
-    for blocks in ((recipe.model.depth,), FEW):
-        if blocks[-1] > recipe.model.depth:
-            continue
+    depth = recipe.model.depth
+    for blocks in [(depth,), FEW] if depth >= FEW[-1] else [(depth,)]:
         seconds, need = costs(cut(recipe.base(), blocks[-1]))
-        if 2 * need <= free and (blocks == FEW or seconds <= AT_MOST or recipe.model.depth <= FEW[-1]):
+        if 2 * need <= free and seconds <= AT_MOST:
             return blocks
+    if 2 * need > free:
+        raise UserError(
+            f"{blocks[-1]} blocks need about {size(need)}, {size(free)} are free", "lower train.micro_batch"
+        )
     raise UserError(
-        f"{FEW[-1]} blocks need about {size(need)}, {size(free)} are free", "lower train.micro_batch"
+        f"steps with {blocks[-1]} blocks would take about {duration(seconds)}",
+        "lower train.micro_batch, or plan on the machine that trains",
     )
 
 
