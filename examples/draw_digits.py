@@ -1,6 +1,6 @@
 """One base that reads images and draws them: handwritten digits and their names, trained both ways in one trunk. Run: python examples/draw_digits.py
 
-The images are those of scikit-learn (8 x 8 pixels), written as a folder of PNG files with `metadata.jsonl`. After 500 steps (about three minutes on one
+The images are those of scikit-learn (8 x 8 pixels), written as a folder of PNG files with `metadata.jsonl`. After 500 steps (about two minutes on one
 core) the base names nearly all digits that it has not seen, and the nearest real digits recognise those that it draws.
 Another number of steps: python examples/draw_digits.py STEPS
 """

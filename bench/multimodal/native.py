@@ -272,6 +272,12 @@ def bits(base: Any, data: Path) -> dict[str, float]:
     return {name: score.value for name, score in found.items()}
 
 
+def without_paths(recipe: Row) -> Row:
+    """The recipe, with the sources' names for where they were."""
+    sources = [{k: v for k, v in source.items() if k != "path"} for source in recipe["data"]["sources"]]
+    return {**recipe, "data": {**recipe["data"], "sources": sources}, "tokenizer": None}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -322,7 +328,7 @@ def main() -> None:
         },
     }  # fmt: skip
     results: Row = {
-        "recipe": base.record.get("config.recipe"),
+        "recipe": without_paths(base.record.get("config.recipe")),
         "parameters": sum(p.numel() for p in base.loaded.model.parameters()),
         "train": {k: base.record.get(k) for k in ("train.steps", "train.summary", "tokens.read")},
     }
