@@ -261,6 +261,7 @@ def keys(cls: Any, prefix: str = "") -> dict[str, Any]:
             continue
         kinds = [k for k in (hints[field.name], *get_args(hints[field.name])) if dataclasses.is_dataclass(k)]
         given = None if field.default is dataclasses.MISSING else field.default
+        given = given if field.default_factory is dataclasses.MISSING else field.default_factory()
         if kinds and field.name != "sources":
             out |= keys(kinds[0], f"{prefix}{field.name}.")
         else:

@@ -29,11 +29,12 @@ def fitted(width: int, height: int, cfg: ImagePatchesConfig) -> tuple[int, int]:
             for j in (0, 1)
             if w > i and h > j and (w - i) * (h - j) <= cfg.limit
         ]
-        # None of which another has as many patches both ways.
+        # Sides that are off by a patch at most, where there are; and none of which another has as many patches both ways.
         near = [p for p in near if not any(q != p and q[0] >= p[0] and q[1] >= p[1] for q in near)] or [
             (min(w, cfg.limit // h), h) if w > h else (w, min(h, cfg.limit // w))
         ]
-        w, h = min(near, key=lambda p: abs(math.log(p[0] / p[1] * down / across)))
+        close = [p for p in near if abs(p[0] - across * less) <= 1 and abs(p[1] - down * less) <= 1]
+        w, h = min(close or near, key=lambda p: abs(math.log(p[0] / p[1] * down / across)))
     if max(w, h) * 4 < max(across, down) * less * 3:
         raise DataError(
             f"a picture of {width:,} x {height:,} pixels does not fit in {cfg.limit:,} patches of {cfg.patch} x {cfg.patch}",
